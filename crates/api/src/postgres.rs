@@ -1,0 +1,115 @@
+//! The keeper of one PostgreSQL: its configuration, and what the supervisor asks of it on the control socket.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Secret, WireError, client::Client};
+
+/// What the keeper is started with. Secrets: `postgres-admin`, `tls-cert`, `tls-key`; listener: `control`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PostgresConfig {
+    /// The folder with `initdb` and `postgres`.
+    pub bin: PathBuf,
+    /// A data directory made once by `initdb` for this engine (`postgres::make_template`); it is copied.
+    pub template: PathBuf,
+    /// The declared address; nothing else is listened on, but the unix socket.
+    pub address: IpAddr,
+    pub port: u16,
+    /// The folder of the unix socket (its path must stay short). The keeper makes it, for its own user alone.
+    pub socket_dir: PathBuf,
+    /// Databases that exist before the keeper says it is ready. The server's certificate and key come as TLS secrets;
+    /// `data` of the context holds `pgdata`.
+    pub databases: Vec<String>,
+    /// Extra settings, by PostgreSQL's own names. Those that would open, unsafe or redirect the server are refused.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// `PUT /roles/{name}` on the control socket. The password is in the body, once.
+#[derive(Clone, Deserialize)]
+pub struct RoleRequest {
+    pub database: String,
+    pub right: Right,
+    pub password: Secret,
+}
+
+impl RoleRequest {
+    /// The JSON body; a secret as a whole.
+    pub fn encode(&self) -> Secret {
+        let body = serde_json::json!({
+            "database": self.database,
+            "right": self.right,
+            "password": self.password.expose(),
+        });
+        Secret::new(body.to_string())
+    }
+}
+
+/// What a database role may do.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Right {
+    /// Owns the schema: DDL. For the migration step.
+    Owner,
+    /// SELECT, INSERT, UPDATE, DELETE on what the owner made; no DDL.
+    ReadWrite,
+    ReadOnly,
+}
+
+/// `GET /status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PostgresStatus {
+    pub ready: bool,
+    /// `SHOW server_version`; empty while no server answers.
+    pub version: String,
+    pub bin: PathBuf,
+    /// The postmaster's process; 0 while none runs.
+    pub pid: u32,
+    /// Client connections but the keeper's own.
+    pub connections: u32,
+    /// Why it is not ready, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// How often the keeper has started the server since the keeper itself started; 0 when it adopted a running one.
+    #[serde(default)]
+    pub starts: u32,
+}
+
+/// `GET /health`: 200 with `ready: true`, otherwise 503 with the error body.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PostgresHealth {
+    pub ready: bool,
+}
+
+/// Makes a role, or changes its password and right, on a keeper's control socket. May be repeated.
+///
+/// # Errors
+/// As every call: see [`WireError`]. 404 when the database does not exist, 400 for a name that is refused.
+pub async fn set_role(control: &Client, name: &str, request: &RoleRequest) -> Result<(), WireError> {
+    control.send_secret("PUT", &format!("/roles/{name}"), &request.encode()).await
+}
+
+/// Removes a role and ends its sessions. May be repeated.
+///
+/// # Errors
+/// 409 when the role owns objects of its own; see [`WireError`] for the rest.
+pub async fn remove_role(control: &Client, name: &str) -> Result<(), WireError> {
+    control.delete(&format!("/roles/{name}")).await
+}
+
+/// Makes a database if it is not there, and sets its groups' rights anew. May be repeated.
+///
+/// # Errors
+/// As every call: see [`WireError`]. 400 for a name that is refused.
+pub async fn set_database(control: &Client, name: &str) -> Result<(), WireError> {
+    control.put(&format!("/databases/{name}"), &serde_json::json!({})).await
+}
+
+/// What the keeper says of its server, ready or not.
+///
+/// # Errors
+/// As every call: see [`WireError`].
+pub async fn status(control: &Client) -> Result<PostgresStatus, WireError> {
+    control.get("/status").await
+}

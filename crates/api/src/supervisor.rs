@@ -1,0 +1,191 @@
+//! The supervisor's socket: HTTP/1.1 over a unix socket that only its own user may use. Long work answers with events, one
+//! JSON object a line.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// `POST /up`: brings a stamp up, or joins the work that is already doing so.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpRequest {
+    /// The folder of `system.toml`; programs and files are looked up from it.
+    pub folder: PathBuf,
+    /// The manifest's text, as the caller read it.
+    pub manifest: String,
+    pub stamp: String,
+    /// Folders in which programs of the system are looked up first.
+    pub programs: Vec<PathBuf>,
+}
+
+/// `POST /down`, `POST /destroy`, and everything else that names a stamp.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StampRef {
+    pub system: String,
+    pub stamp: String,
+}
+
+/// One line of the answer of long work.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The steps that follow, in order.
+    Plan {
+        steps: Vec<PlannedStep>,
+    },
+    Step {
+        id: String,
+        state: StepState,
+        milliseconds: u64,
+        #[serde(default)]
+        note: String,
+    },
+    /// The end, good.
+    Ready(Box<Ready>),
+    Stopped {
+        milliseconds: u64,
+    },
+    Destroyed {
+        milliseconds: u64,
+    },
+    /// The end, bad.
+    Failed(Failure),
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlannedStep {
+    pub id: String,
+    pub needs: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepState {
+    Running,
+    /// Still running; the note says what is awaited.
+    Waiting,
+    Done,
+    Failed,
+}
+
+/// A stamp that serves.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Ready {
+    pub system: String,
+    pub stamp: String,
+    pub title: String,
+    pub seconds: f64,
+    /// By resource: `edge`, `identity.main`, ...
+    pub urls: BTreeMap<String, String>,
+    pub ca: PathBuf,
+    /// The first administrator's one-time link, while it has not been used.
+    pub admin_link: Option<String>,
+    /// Isolation that was asked for and this machine does not give.
+    pub missing: Vec<String>,
+    /// Other things worth knowing, such as the engine's version.
+    pub notes: Vec<String>,
+}
+
+/// Why work failed: everything that the edge prints.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Failure {
+    pub code: String,
+    pub message: String,
+    pub causes: Vec<String>,
+    /// Lines to show, such as the last of a log.
+    pub lines: Vec<String>,
+    pub hint: Option<String>,
+    /// 1: the world failed, 2: asked wrongly, 3: our fault.
+    pub exit: u8,
+}
+
+/// `GET /status?system=S&stamp=N`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    pub system: String,
+    pub stamp: String,
+    /// `ready`, `starting`, `degraded`, `stopped`.
+    pub state: String,
+    pub urls: BTreeMap<String, String>,
+    pub ca: PathBuf,
+    pub resources: Vec<ResourceStatus>,
+    pub supervisor_pid: u32,
+    /// PSS of the supervisor itself, bytes.
+    pub supervisor_pss_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ResourceStatus {
+    /// The workload, such as `service.web` or `service.web+2`.
+    pub name: String,
+    pub state: String,
+    /// Shim first, then the workload, then what it started.
+    pub pids: Vec<u32>,
+    pub address: String,
+    pub pss_bytes: u64,
+    pub restarts: u32,
+    /// Why it does not run, or how it last ended.
+    #[serde(default)]
+    pub note: String,
+}
+
+/// One line of `GET /stamps`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StampLine {
+    pub system: String,
+    pub stamp: String,
+    pub wanted: String,
+    pub folder: PathBuf,
+}
+
+/// `POST /exec`: what is needed to run a command as a service runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecRequest {
+    pub system: String,
+    pub stamp: String,
+    /// `web` or `service.web`.
+    pub service: String,
+    pub command: Vec<String>,
+    pub directory: PathBuf,
+}
+
+/// The answer: place this in the foreground. It holds keys; it goes over the socket only.
+#[derive(Deserialize)]
+pub struct ExecAnswer {
+    pub mark: String,
+    pub program: PathBuf,
+    pub config: PathBuf,
+    pub user: Option<u32>,
+    pub hosts_file: PathBuf,
+    pub secrets: crate::Secret,
+    pub directory: PathBuf,
+}
+
+/// `POST /secret`: sets a secret in a vault, as the operator.
+#[derive(Deserialize)]
+pub struct SecretRequest {
+    pub system: String,
+    pub stamp: String,
+    /// `main` or `vault.main`; None: the only one.
+    pub vault: Option<String>,
+    pub name: String,
+    pub value: crate::Secret,
+}
+
+/// `POST /user`: invites a person.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UserRequest {
+    pub system: String,
+    pub stamp: String,
+    pub email: String,
+    pub name: String,
+    pub groups: Vec<String>,
+}
+
+/// `GET /version`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Version {
+    pub version: String,
+    /// SHA-256 of the binary that runs, hex.
+    pub digest: String,
+    pub pid: u32,
+}

@@ -1,0 +1,89 @@
+//! Active checks: each target of an upstream with a check is asked in its interval, whatever the traffic.
+
+use std::{
+    io,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use ::http::{Request, StatusCode, header};
+use api::gateway::HealthCheck;
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::JoinSet};
+
+use crate::{table::Table, target::Target};
+
+/// Starts the checks of a configuration. They end when the set is dropped.
+pub fn start(table: &Table) -> JoinSet<()> {
+    let mut checks = JoinSet::new();
+    for (name, group) in &table.groups {
+        let check = table.config.upstreams.get(name).and_then(|u| u.health.clone());
+        for target in &group.targets {
+            match &check {
+                Some(check) => {
+                    checks.spawn(watch(target.clone(), check.clone()));
+                }
+                // Nobody would ever call it healthy again.
+                None => target.healthy.store(true, Relaxed),
+            }
+        }
+    }
+    checks
+}
+
+/// The first answer decides at once; after it, `fall` failures or `rise` successes in a row do.
+async fn watch(target: Arc<Target>, check: HealthCheck) {
+    let timeout = Duration::from_millis(check.timeout_ms);
+    let mut row = 0;
+    let mut first = true;
+    let mut ticks = tokio::time::interval(Duration::from_millis(check.interval_ms));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let outcome = match tokio::time::timeout(timeout, ask(&target, &check.path)).await {
+            Ok(Ok(status)) if status.is_success() || status.is_redirection() => Ok(()),
+            Ok(Ok(status)) => Err(format!("it answered {status}")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
+        };
+        let healthy = target.healthy.load(Relaxed);
+        if outcome.is_ok() {
+            target.answered();
+        }
+        row = if outcome.is_ok() == healthy { 0 } else { row + 1 };
+        if row > 0 && (first || row >= if healthy { check.fall } else { check.rise }) {
+            target.healthy.store(!healthy, Relaxed);
+            row = 0;
+            match outcome {
+                Ok(()) => tracing::info!(target = %target.label, "a target is healthy"),
+                Err(why) => tracing::warn!(target = %target.label, path = check.path, why, "a target is not healthy"),
+            }
+        }
+        first = false;
+    }
+}
+
+async fn ask(target: &Target, path: &str) -> io::Result<StatusCode> {
+    let stream = TcpStream::connect(target.address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let request = Request::get(path)
+        .header(header::HOST, target.address.to_string())
+        .header(header::CONNECTION, "close")
+        .header(header::USER_AGENT, "stampwright-gateway")
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let mut answer = pin!(sender.send_request(request));
+    let response = tokio::select! {
+        response = &mut answer => response,
+        // The connection may end in the same turn in which it brought the answer.
+        ended = connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(error),
+        },
+    };
+    response.map(|response| response.status()).map_err(io::Error::other)
+}

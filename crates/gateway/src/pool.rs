@@ -1,0 +1,178 @@
+//! Connections to targets: kept per worker, so that no request crosses threads.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::{
+    body::Upload,
+    target::{Target, now_ms},
+    worker::Worker,
+};
+
+/// An unused connection is closed after this time.
+const IDLE_MS: u64 = 60_000;
+
+struct Link {
+    sender: SendRequest<Upload>,
+    /// Bytes that the target has sent on this connection, ever.
+    seen: Arc<AtomicU64>,
+    since: u64,
+}
+
+/// The idle connections of one worker.
+#[derive(Default)]
+pub struct Pool(Mutex<HashMap<SocketAddr, Vec<Link>>>);
+
+/// A connection in use. Dropped without [`Lease::release`], it is closed: its state is not known.
+pub struct Lease {
+    link: Option<Link>,
+    pub target: Arc<Target>,
+    worker: Arc<Worker>,
+    /// Whether it has carried a request before.
+    pub reused: bool,
+    before: u64,
+}
+
+impl Pool {
+    /// Takes the connection that was used last: the others may grow old and be closed.
+    fn take(&self, address: &SocketAddr) -> Option<Link> {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = idle.get_mut(address)?;
+        std::iter::from_fn(|| links.pop()).find(|link| !link.sender.is_closed())
+    }
+
+    /// Closes connections that nobody used for long.
+    pub fn sweep(&self) {
+        let oldest = now_ms().saturating_sub(IDLE_MS);
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|_, links| {
+            links.retain(|link| link.since >= oldest && !link.sender.is_closed());
+            !links.is_empty()
+        });
+    }
+}
+
+impl Lease {
+    /// An idle connection to `target`, or a new one. An error means that nothing was sent.
+    pub async fn take(worker: &Arc<Worker>, target: &Arc<Target>, fresh: bool, timeout: Duration) -> io::Result<Self> {
+        target.open.fetch_add(1, Relaxed);
+        let mut lease = Self { link: None, target: target.clone(), worker: worker.clone(), reused: !fresh, before: 0 };
+        while !fresh && let Some(mut link) = worker.pool.take(&target.address) {
+            if link.sender.ready().await.is_ok() {
+                lease.before = link.seen.load(Relaxed);
+                lease.link = Some(link);
+                return Ok(lease);
+            }
+        }
+        lease.reused = false;
+        match tokio::time::timeout(timeout, connect(target.address)).await {
+            Ok(Ok(link)) => lease.link = Some(link),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+        Ok(lease)
+    }
+
+    /// The connection itself.
+    pub fn sender(&mut self) -> &mut SendRequest<Upload> {
+        &mut self.link.as_mut().expect("a lease has its link until it is released").sender
+    }
+
+    /// Whether the target has sent anything since the lease began.
+    pub fn heard(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| link.seen.load(Relaxed) > self.before)
+    }
+
+    /// Gives the connection back: the response has been read to its end.
+    pub fn release(mut self) {
+        let Some(mut link) = self.link.take() else { return };
+        if link.sender.is_closed() {
+            return;
+        }
+        link.since = now_ms();
+        let most = self.worker.gateway.table.load().limits.idle_upstream;
+        let mut idle = self.worker.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = idle.entry(self.target.address).or_default();
+        if links.len() < most {
+            links.push(link);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.target.open.fetch_sub(1, Relaxed);
+    }
+}
+
+async fn connect(address: SocketAddr) -> io::Result<Link> {
+    let stream = TcpStream::connect(address).await?;
+    let _ = stream.set_nodelay(true);
+    let seen = Arc::new(AtomicU64::new(0));
+    let io = TokioIo::new(Seen { stream, bytes: seen.clone() });
+    let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%address, %error, "an upstream connection ended early");
+        }
+    });
+    Ok(Link { sender, seen, since: 0 })
+}
+
+/// Counts what the target sends: a request may be sent again only if its answer has not begun.
+struct Seen {
+    stream: TcpStream,
+    bytes: Arc<AtomicU64>,
+}
+
+impl AsyncRead for Seen {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.bytes.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Seen {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

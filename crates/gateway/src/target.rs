@@ -1,0 +1,146 @@
+//! One replica: what is known of its health, and how many requests it has open.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use api::gateway::Balance;
+
+/// How long a target that refused a connection is left out: doubled at each refusal, within these bounds.
+const EJECT_FIRST_MS: u64 = 250;
+const EJECT_MOST_MS: u64 = 10_000;
+
+/// Monotonic milliseconds since the process first asked; never 0.
+pub fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+}
+
+/// Shared by all workers, and kept over a route change as long as upstream and address stay.
+#[derive(Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    /// As the access log writes it.
+    pub label: String,
+    pub open: AtomicUsize,
+    /// What the active check found last; true until the first check has ended.
+    pub healthy: AtomicBool,
+    /// [`now_ms`] until which it is left out after refused connections; 0: it is not.
+    ejected_until: AtomicU64,
+    refusals: AtomicU32,
+}
+
+impl Target {
+    fn new(upstream: &str, address: SocketAddr) -> Self {
+        Self {
+            address,
+            label: format!("{upstream} {address}"),
+            open: AtomicUsize::new(0),
+            healthy: AtomicBool::new(true),
+            ejected_until: AtomicU64::new(0),
+            refusals: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether it may get a request.
+    pub fn available(&self) -> bool {
+        if !self.healthy.load(Relaxed) {
+            return false;
+        }
+        let until = self.ejected_until.load(Relaxed);
+        until == 0 || now_ms() >= until
+    }
+
+    /// A connection could not be made: leave it out for a while.
+    pub fn refused(&self) {
+        let before = self.refusals.fetch_add(1, Relaxed);
+        let pause = (EJECT_FIRST_MS << before.min(16)).min(EJECT_MOST_MS);
+        self.ejected_until.store(now_ms() + pause, Relaxed);
+    }
+
+    /// A connection was made: it is in again.
+    pub fn answered(&self) {
+        if self.ejected_until.load(Relaxed) != 0 {
+            self.ejected_until.store(0, Relaxed);
+            self.refusals.store(0, Relaxed);
+        }
+    }
+}
+
+/// The replicas of one upstream.
+#[derive(Debug)]
+pub struct Group {
+    pub name: String,
+    pub targets: Vec<Arc<Target>>,
+    balance: Balance,
+    next: AtomicUsize,
+}
+
+impl Group {
+    /// Keeps those targets of `old` that stay.
+    pub fn new(name: &str, upstream: &api::gateway::Upstream, old: Option<&Self>) -> Self {
+        let known = |address: &SocketAddr| old.and_then(|g| g.targets.iter().find(|t| t.address == *address).cloned());
+        let targets = upstream.targets.iter();
+        Self {
+            name: name.into(),
+            targets: targets.map(|a| known(a).unwrap_or_else(|| Arc::new(Target::new(name, *a)))).collect(),
+            balance: upstream.balance,
+            next: AtomicUsize::new(old.map_or(0, |g| g.next.load(Relaxed))),
+        }
+    }
+
+    /// The target of the next request, without those whose bit is set in `tried`. None: nobody may get it.
+    pub fn pick(&self, tried: u64) -> Option<(usize, &Arc<Target>)> {
+        let count = self.targets.len();
+        if count == 0 {
+            return None;
+        }
+        let start = self.next.fetch_add(1, Relaxed) % count;
+        let mut turns = (0..count)
+            .map(|turn| (start + turn) % count)
+            .filter(|index| tried & (1 << index) == 0 && self.targets[*index].available());
+        let index = match self.balance {
+            Balance::RoundRobin => turns.next(),
+            Balance::LeastLoaded => turns.min_by_key(|index| self.targets[*index].open.load(Relaxed)),
+        }?;
+        Some((index, &self.targets[index]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(balance: Balance) -> Group {
+        let targets = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        Group::new("web", &api::gateway::Upstream { targets, balance, health: None }, None)
+    }
+
+    #[test]
+    fn turns_go_round_and_pass_over_the_sick() {
+        let group = group(Balance::RoundRobin);
+        let turns: Vec<usize> = (0..6).filter_map(|_| group.pick(0)).map(|(i, _)| i).collect();
+        assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
+        group.targets[1].healthy.store(false, Relaxed);
+        assert!((0..6).filter_map(|_| group.pick(0)).all(|(i, _)| i != 1));
+        group.targets[0].refused();
+        assert!((0..6).filter_map(|_| group.pick(0)).all(|(i, _)| i == 2));
+        assert!(group.pick(0b100).is_none());
+        group.targets[0].answered();
+        assert!(group.pick(0b100).is_some());
+    }
+
+    #[test]
+    fn the_least_loaded_gets_the_next() {
+        let group = group(Balance::LeastLoaded);
+        group.targets[0].open.store(2, Relaxed);
+        group.targets[1].open.store(1, Relaxed);
+        group.targets[2].open.store(3, Relaxed);
+        assert!((0..6).filter_map(|_| group.pick(0)).all(|(i, _)| i == 1));
+    }
+}

@@ -1,0 +1,283 @@
+//! Routes change, the gateway drains and starts again, WebSockets come and go: no request is lost.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use support::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+async fn named(name: &'static str) -> std::net::SocketAddr {
+    upstream(move |_| async move {
+        // Long enough that requests are under way whenever something changes.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        http::Response::new(Full::new(Bytes::from_static(name.as_bytes())))
+    })
+    .await
+}
+
+fn hang_up() {
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::HUP).unwrap();
+}
+
+/// Clients that ask without a pause, each on kept connections, until told to stop. A connection that the gateway closed
+/// after an answer is made anew; anything else that fails is counted.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<tokio::task::JoinHandle<usize>>,
+}
+
+impl Load {
+    fn start(edge: &Edge, http1: usize, http2: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let mut clients = Vec::new();
+        for number in 0..http1 + http2 {
+            let (stop, answered) = (stop.clone(), answered.clone());
+            let alpn: &[u8] = if number < http1 { b"http/1.1" } else { b"h2" };
+            let tls = tokio_rustls::TlsConnector::from(edge.client_tls(alpn, rustls::ALL_VERSIONS));
+            let address = edge.https;
+            let is_h1 = number < http1;
+            clients.push(tokio::spawn(async move {
+                let connect = async || {
+                    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                    tls.connect(rustls::pki_types::ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+                };
+                let mut lost = 0;
+                while !stop.load(SeqCst) {
+                    let mut stream = connect().await;
+                    if is_h1 {
+                        loop {
+                            if stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_err() {
+                                lost += 1;
+                                break;
+                            }
+                            let answer = Answer::read(&mut stream).await;
+                            if answer.status != 200 || !answer.whole {
+                                lost += 1;
+                                break;
+                            }
+                            answered.fetch_add(1, SeqCst);
+                            if answer.field("connection") == Some("close") || stop.load(SeqCst) {
+                                break;
+                            }
+                        }
+                    } else {
+                        let io = hyper_util::rt::TokioIo::new(stream);
+                        let executor = hyper_util::rt::TokioExecutor::new();
+                        let (mut client, connection) =
+                            hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(executor, io).await.unwrap();
+                        tokio::spawn(connection);
+                        while client.ready().await.is_ok() && !stop.load(SeqCst) {
+                            match client.try_send_request(get("https://localhost/")).await {
+                                Ok(response) => {
+                                    let whole =
+                                        response.status() == 200 && response.into_body().collect().await.is_ok();
+                                    if whole { _ = answered.fetch_add(1, SeqCst) } else { lost += 1 }
+                                }
+                                // GOAWAY says that this one was not taken: HTTP/2 clients send it again by themselves.
+                                Err(mut error) => {
+                                    lost += usize::from(error.take_message().is_none() && !is_refused(error.error()));
+                                    break;
+                                }
+                            }
+                        }
+                    }
+                }
+                lost
+            }));
+        }
+        Self { stop, answered, clients }
+    }
+
+    async fn more(&self, than: usize) {
+        let before = self.answered.load(SeqCst);
+        wait_until("more answers", async || (self.answered.load(SeqCst) >= before + than).then_some(())).await;
+    }
+
+    /// How many were answered and lost.
+    async fn end(self) -> (usize, usize) {
+        self.stop.store(true, SeqCst);
+        let mut lost = 0;
+        for client in self.clients {
+            lost += client.await.unwrap();
+        }
+        (self.answered.load(SeqCst), lost)
+    }
+}
+
+/// A stream that the server said it has not processed.
+fn is_refused(error: &hyper::Error) -> bool {
+    let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    error.is_canceled() || text.contains("refused")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changing_routes_under_load_drops_no_request_and_no_connection() {
+    let (one, two) = (named("one").await, named("two").await);
+    let first = config(&[("/", "web")], &[("web", &[one])]);
+    let second = config(&[("/", "other")], &[("other", &[two])]);
+    let edge = Edge::start(first.clone());
+    let mut kept = edge.h1().await;
+    assert_eq!(text(ask(&mut kept, get("/")).await).await, "one");
+    let load = Load::start(&edge, 6, 2);
+    load.more(50).await;
+    for (config, name) in [(&second, "two"), (&first, "one"), (&second, "two")] {
+        edge.write_config(config);
+        hang_up();
+        wait_until(name, async || (text(ask(&mut kept, get("/")).await).await == name).then_some(())).await;
+        load.more(100).await;
+    }
+    // A bad file changes nothing.
+    for bad in [
+        &b"{"[..],
+        br#"{"version":1,"context":{},"config":{"routes":[],"upstreams":{},"https_port":0}}"#,
+        br#"{"version":9}"#,
+    ] {
+        std::fs::write(&edge.config_path, bad).unwrap();
+        hang_up();
+        load.more(50).await;
+        assert_eq!(text(ask(&mut kept, get("/")).await).await, "two");
+    }
+    let (answered, lost) = load.end().await;
+    assert_eq!(lost, 0, "of {answered}");
+    println!("route change under load: {answered} answered, {lost} lost");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_and_starting_again_under_load_drops_no_request() {
+    let config = config(&[("/", "web")], &[("web", &[named("web").await])]);
+    let mut edge = Edge::start(config.clone());
+    let load = Load::start(&edge, 6, 2);
+    for _ in 0..3 {
+        load.more(100).await;
+        // New connections wait in the backlog of the kept sockets meanwhile.
+        let (kept, pem) = (edge.kept.iter().map(|l| l.try_clone().unwrap()).collect(), edge.pem.clone());
+        edge.stop().await;
+        edge = Edge::start_on(config.clone(), kept, pem, Log::default());
+    }
+    load.more(100).await;
+    let (answered, lost) = load.end().await;
+    assert_eq!(lost, 0, "of {answered}");
+    println!("three restarts under load: {answered} answered, {lost} lost");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_open_requests_and_then_cuts() {
+    for (drain_ms, whole) in [(10_000, true), (300, false)] {
+        let (release, wait) = tokio::sync::watch::channel(false);
+        let (asked, mut was_asked) = tokio::sync::mpsc::unbounded_channel();
+        let target = upstream(move |_| {
+            let (mut wait, asked) = (wait.clone(), asked.clone());
+            async move {
+                asked.send(()).unwrap();
+                let _ = wait.wait_for(|w| *w).await;
+                http::Response::new(Full::new(Bytes::from_static(b"late")))
+            }
+        })
+        .await;
+        let mut config = config(&[("/", "web")], &[("web", &[target])]);
+        config.limits.drain_ms = drain_ms;
+        let edge = Edge::start(config);
+        let mut stream = edge.connect(b"http/1.1").await;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        was_asked.recv().await.unwrap();
+        edge.shutdown.ask();
+        wait_until("draining", async || (!edge.running.is_finished()).then_some(())).await;
+        if whole {
+            release.send_replace(true);
+        }
+        let answer = Answer::read(&mut stream).await;
+        assert_eq!((answer.whole, answer.status), (whole, if whole { 200 } else { 0 }));
+        assert!(!whole || answer.field("connection") == Some("close"));
+        let lines = edge.stop().await;
+        assert_eq!(lines.len(), 1, "a cut request has its line: {lines:#?}");
+    }
+}
+
+/// Takes any WebSocket and sends back what it gets.
+async fn echo() -> std::net::SocketAddr {
+    raw_upstream(|_, mut stream| async move {
+        let head = read_head(&mut stream).await.unwrap().to_ascii_lowercase();
+        assert!(head.contains("\r\nconnection: upgrade\r\n") && head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+        assert!(head.contains("\r\nsec-websocket-key: x\r\n") && head.contains("\r\nx-forwarded-for: 127.0.0.1\r\n"), "{head}");
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await
+}
+
+const UPGRADE: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_carries_any_bytes_both_ways_and_outlives_a_route_change() {
+    let config = config(&[("/", "web")], &[("web", &[echo().await])]);
+    let edge = Edge::start(config.clone());
+    let mut stream = edge.connect(b"http/1.1").await;
+    stream.write_all(UPGRADE).await.unwrap();
+    let head = read_head(&mut stream).await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 101") && head.contains("sec-websocket-accept: y"), "{head}");
+    let mut back = vec![0; 300_000];
+    let sent: Vec<u8> = (0..300_000u32).map(|n| (n * 7) as u8).collect();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let (wrote, got) = tokio::join!(write.write_all(&sent), read.read_exact(&mut back));
+    (wrote.unwrap(), got.unwrap());
+    assert_eq!(back, sent);
+    edge.write_config(&config);
+    hang_up();
+    write.write_all(b"still").await.unwrap();
+    read.read_exact(&mut back[..5]).await.unwrap();
+    assert_eq!(&back[..5], b"still");
+    write.shutdown().await.unwrap();
+    assert_eq!(read.read(&mut back).await.unwrap_or(0), 0);
+    let line = edge.log.line("of the WebSocket", |l| l["status"] == 101).await;
+    assert_eq!((&line["bytes"], &line["received"]), (&300_005.into(), &300_005.into()));
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_ends_when_it_is_idle_or_a_drain_runs_out() {
+    let mut config = config(&[("/", "web")], &[("web", &[echo().await])]);
+    config.limits.websocket_idle_ms = 200;
+    let edge = Edge::start(config.clone());
+    let mut stream = edge.connect(b"http/1.1").await;
+    stream.write_all(UPGRADE).await.unwrap();
+    read_head(&mut stream).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed after its idle time");
+    edge.log.line("idle", |l| l["note"] == "idle").await;
+    edge.stop().await;
+
+    config.limits.websocket_idle_ms = 60_000;
+    config.limits.drain_ms = 300;
+    let edge = Edge::start(config);
+    let mut stream = edge.connect(b"http/1.1").await;
+    stream.write_all(UPGRADE).await.unwrap();
+    read_head(&mut stream).await.unwrap();
+    edge.shutdown.ask();
+    stream.write_all(b"draining").await.unwrap();
+    let mut back = [0; 8];
+    stream.read_exact(&mut back).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 16]).await.unwrap_or(0), 0, "cut when the drain ran out");
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_the_application_declines_is_a_plain_answer() {
+    let edge = edge_to(mirror().await).await;
+    let answer = edge.raw(UPGRADE).await;
+    assert_eq!(answer.status, 200);
+    edge.stop().await;
+}

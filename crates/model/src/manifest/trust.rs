@@ -1,0 +1,342 @@
+//! Vault, identity, telemetry, audit, registry.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    node::{Entry, Node},
+    read::Reader,
+};
+use crate::{
+    diagnostic::{Code, Diagnostic},
+    id::{Kind, Principal, ResourceId},
+    resource::{
+        Audit, Client, ConnectionFormat, Identity, OnPush, Registry, SecretOrigin, Telemetry, Vault, VaultAccess,
+        VaultRole,
+    },
+    suggest, unit,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(crate) fn vault(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Vault {
+    let soft_delete = r.duration(node, "soft_delete").unwrap_or(90 * DAY);
+    let days = soft_delete.as_secs() / DAY.as_secs();
+    if !(7..=90).contains(&days) || soft_delete != Duration::from_secs(days * DAY.as_secs()) {
+        let span = node.get("soft_delete").map_or_else(|| r.span_of(id), |n| n.span.clone());
+        let message = format!("`soft_delete` is {}, outside 7d to 90d in whole days", unit::show_duration(soft_delete));
+        r.fault(Diagnostic::new(Code::S0117, span, message));
+    }
+    let declared = node.get("secrets").map_or(&[][..], Node::entries);
+    let mut secrets: BTreeMap<String, SecretOrigin> = BTreeMap::new();
+    for entry in declared {
+        if let Some(other) = secrets.keys().find(|name| name.eq_ignore_ascii_case(&entry.key)) {
+            let message = format!("`{}` and `{other}` are one secret: names differ by more than case", entry.key);
+            r.fault(Diagnostic::new(Code::S0121, entry.key_span.clone(), message));
+        }
+        if let Some(origin) = origin(r, id, entry) {
+            secrets.insert(entry.key.clone(), origin);
+        }
+    }
+    let access = node.get("access").map_or(&[][..], Node::items).iter();
+    let roles = VaultRole::ALL.map(|role| (role.word(), role));
+    let access = access
+        .filter_map(|item| {
+            for name in item.get("secrets").map_or(&[][..], Node::items) {
+                let Some(text) = name.as_text() else { continue };
+                if !declared.iter().any(|entry| entry.key == text) {
+                    let fault =
+                        Diagnostic::new(Code::S0109, name.span.clone(), format!("`{id}` has no secret `{text}`"));
+                    r.fault(suggest::hint(fault, text, declared.iter().map(|entry| entry.key.as_str())));
+                }
+            }
+            Some(VaultAccess {
+                to: r.principal_at(item, "to")?,
+                role: r.word(item, "role", &roles)?,
+                secrets: r.raws(item, "secrets"),
+            })
+        })
+        .collect();
+    Vault {
+        subnet: r.subnet(node),
+        cloud_name: r.text(node, "cloud_name"),
+        soft_delete,
+        purge_protection: r.flag(node, "purge_protection").unwrap_or(false),
+        access,
+        secrets,
+    }
+}
+
+/// Where a secret's value comes from.
+fn origin(r: &Reader<'_>, vault: &ResourceId, entry: &Entry) -> Option<SecretOrigin> {
+    let (node, span) = (&entry.node, entry.key_span.clone());
+    let sources: Vec<&str> =
+        ["from", "generate", "same", "ask"].into_iter().filter(|key| node.get(key).is_some()).collect();
+    let [source] = sources.as_slice() else {
+        let message = match sources.as_slice() {
+            [] => format!("the secret `{}` comes from nowhere", entry.key),
+            more => format!("the secret `{}` has several origins: {}", entry.key, more.join(", ")),
+        };
+        let fault = Diagnostic::new(Code::S0118, span, message);
+        r.fault(fault.hint(
+            "write one of `from` with `what`, `generate = \"32B\"`, `same = \"vault.NAME/SECRET\"`, `ask = true`",
+        ));
+        return None;
+    };
+    for key in ["what", "for", "database", "format"] {
+        if let Some(extra) = node.entry(key).filter(|_| *source != "from") {
+            let fault =
+                Diagnostic::new(Code::S0118, extra.key_span.clone(), format!("`{key}` says nothing without `from`"));
+            r.fault(fault);
+        }
+    }
+    match *source {
+        "generate" => {
+            let bytes = r.bytes(node, "generate")?.0;
+            if (16..=1024).contains(&bytes) {
+                return u32::try_from(bytes).ok().map(|bytes| SecretOrigin::Generate { bytes });
+            }
+            let span = node.get("generate").map_or(span, |n| n.span.clone());
+            r.fault(Diagnostic::new(Code::S0117, span, format!("`generate` is {bytes} bytes, outside 16B to 1KiB")));
+            None
+        }
+        "ask" => {
+            if r.flag(node, "ask") == Some(false) {
+                let fault =
+                    Diagnostic::new(Code::S0118, span, format!("the secret `{}` comes from nowhere", entry.key));
+                r.fault(fault.hint("write `ask = true`: a person sets it with `stamp secret set`"));
+            }
+            Some(SecretOrigin::Ask)
+        }
+        "same" => same(r, vault, entry),
+        _ => from(r, entry),
+    }
+}
+
+/// `same = "vault.NAME/SECRET"`.
+fn same(r: &Reader<'_>, vault: &ResourceId, entry: &Entry) -> Option<SecretOrigin> {
+    let node = entry.node.get("same")?;
+    let (id, secret) = r.formed(node, "a secret of another vault", |text| {
+        let form = || "write `vault.NAME/SECRET`".to_owned();
+        let (id, secret) = text.split_once('/').ok_or_else(form)?;
+        let id: ResourceId = id.parse().map_err(|_| form())?;
+        if id.kind == Kind::Vault { Ok((id, secret.to_owned())) } else { Err(form()) }
+    })?;
+    let other = r.root.get("vault").and_then(|v| v.get(&id.name)).and_then(|v| v.get("secrets")?.get(&secret));
+    let trouble = match other {
+        None => Some((Code::S0109, format!("`{id}` has no secret `{secret}`"))),
+        Some(other) if other.get("same").is_some() || (id == *vault && secret == entry.key) => {
+            Some((Code::S0118, format!("`{id}/{secret}` is itself the same as another")))
+        }
+        Some(_) => None,
+    };
+    if let Some((code, message)) = trouble {
+        r.fault(Diagnostic::new(code, node.span.clone(), message));
+        return None;
+    }
+    Some(SecretOrigin::Same { vault: id, secret })
+}
+
+/// `from = "RESOURCE", what = "..."`.
+fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
+    let node = &entry.node;
+    let id = r.resource_at(node, "from");
+    let Some(what) = node.get("what").and_then(Node::as_text) else {
+        if node.get("what").is_none() {
+            let fault = Diagnostic::new(
+                Code::S0104,
+                entry.key_span.clone(),
+                format!("the secret `{}` lacks the key `what`", entry.key),
+            );
+            r.fault(fault.note("what: which value of the resource it is"));
+        }
+        return None;
+    };
+    let id = id?;
+    let offers: &[&str] = match id.kind {
+        Kind::Postgres => &["connection-string", "admin-password"],
+        Kind::Telemetry | Kind::Redis | Kind::Graph => &["connection-string"],
+        Kind::Identity => &["client-secret"],
+        Kind::Registry => &["admin-password"],
+        _ => &[],
+    };
+    if !offers.contains(&what) {
+        if ["connection-string", "admin-password", "client-secret"].contains(&what) {
+            let fault = Diagnostic::new(Code::S0118, entry.key_span.clone(), format!("`{id}` has no {what}"));
+            r.fault(if offers.is_empty() { fault } else { fault.note(format!("it has: {}", offers.join(", "))) });
+        }
+        return None;
+    }
+    let spare: &[&str] = match (id.kind, what) {
+        (Kind::Postgres, "connection-string") => &[],
+        (_, "admin-password") => &["for", "database", "format"],
+        _ => &["database", "format"],
+    };
+    for extra in spare.iter().filter_map(|key| node.entry(key)) {
+        let fault = Diagnostic::new(
+            Code::S0118,
+            extra.key_span.clone(),
+            format!("`{}` says nothing about the {what} of `{id}`", extra.key),
+        );
+        r.fault(fault);
+    }
+    if what == "admin-password" {
+        return Some(match id.kind {
+            Kind::Postgres => SecretOrigin::AdminPassword { postgres: id },
+            _ => SecretOrigin::RegistryPassword { registry: id },
+        });
+    }
+    let Some(whose) = node.get("for") else {
+        let fault = Diagnostic::new(
+            Code::S0104,
+            entry.key_span.clone(),
+            format!("the secret `{}` lacks the key `for`", entry.key),
+        );
+        r.fault(fault.note(if id.kind == Kind::Identity {
+            "for: the id of the sign-in client"
+        } else {
+            "for: the workload whose it is, such as `service.web`"
+        }));
+        return None;
+    };
+    if id.kind == Kind::Identity {
+        return client_secret(r, id, whose);
+    }
+    let workload = workload(r, whose)?;
+    Some(match id.kind {
+        Kind::Telemetry => SecretOrigin::Telemetry { telemetry: id, workload },
+        Kind::Redis => SecretOrigin::Redis { redis: id, workload },
+        Kind::Graph => SecretOrigin::Graph { graph: id, workload },
+        _ => {
+            let formats = [("npgsql", ConnectionFormat::Npgsql), ("url", ConnectionFormat::Url)];
+            let format = r.word(node, "format", &formats).unwrap_or_default();
+            let databases = r
+                .root
+                .get("postgres")
+                .and_then(|p| p.get(&id.name))
+                .map(|p| r.texts(p, "databases"))
+                .unwrap_or_default();
+            let databases = if databases.is_empty() { vec![r.manifest.name().replace('-', "_")] } else { databases };
+            let database = match node.get("database") {
+                Some(name) => super::data::database(r, &id, &databases, name)?,
+                None => databases.first()?.clone(),
+            };
+            SecretOrigin::Database { postgres: id, database, workload, format }
+        }
+    })
+}
+
+fn client_secret(r: &Reader<'_>, identity: ResourceId, whose: &Node) -> Option<SecretOrigin> {
+    let client = whose.as_text()?;
+    let clients = r.root.get("identity").and_then(|i| i.get(&identity.name)).and_then(|i| i.get("clients"));
+    let clients = clients.map_or(&[][..], Node::entries);
+    if clients.iter().any(|entry| entry.key == client) {
+        return Some(SecretOrigin::ClientSecret { identity, client: client.to_owned() });
+    }
+    let fault = Diagnostic::new(Code::S0109, whose.span.clone(), format!("`{identity}` has no client `{client}`"));
+    let mut fault = suggest::hint(fault, client, clients.iter().map(|entry| entry.key.as_str()));
+    if fault.hint.is_none() {
+        fault.hint = Some(format!("declare `[{identity}.clients]`, `{client} = {{ redirect = [\"/signin-oidc\"] }}`"));
+    }
+    r.fault(fault);
+    None
+}
+
+/// A workload; `for` is a plain text for the sake of sign-in clients, so that its form is judged here.
+fn workload(r: &Reader<'_>, node: &Node) -> Option<Principal> {
+    let text = node.as_text()?;
+    if matches!(text.parse::<Principal>(), Err(_) | Ok(Principal::Group(_))) {
+        let fault = Diagnostic::new(Code::S0105, node.span.clone(), format!("cannot read `{text}` as a workload"));
+        r.fault(fault.hint("write `service.web`, `job.nightly`, or the migration step `service.web.migrate`"));
+        return None;
+    }
+    r.principal(node)
+}
+
+pub(crate) fn identity(r: &Reader<'_>, node: &Node) -> Identity {
+    let title = r.text(node, "title").unwrap_or_else(|| r.manifest.title().to_owned());
+    let groups = r.names(node, "groups");
+    let admin_group = r.raw(node, "admin_group");
+    if let (Some(admin), Some(at)) = (&admin_group, node.get("admin_group"))
+        && !groups.contains(admin)
+    {
+        let fault = Diagnostic::new(Code::S0109, at.span.clone(), format!("`groups` has no group `{admin}`"));
+        r.fault(suggest::hint(fault, admin, groups.iter().map(String::as_str)));
+    }
+    let clients = node.get("clients").map_or(&[][..], Node::entries).iter();
+    let clients = clients.map(|entry| {
+        let client = Client {
+            title: r.text(&entry.node, "title").unwrap_or_else(|| title.clone()),
+            redirect: r.raws(&entry.node, "redirect"),
+            sign_out: r.raws(&entry.node, "sign_out"),
+        };
+        if let Some(redirect) = entry.node.get("redirect").filter(|redirect| redirect.items().is_empty()) {
+            r.fault(Diagnostic::new(
+                Code::S0118,
+                redirect.span.clone(),
+                format!("the client `{}` has nowhere to return to", entry.key),
+            ));
+        }
+        (entry.key.clone(), client)
+    });
+    let clients: BTreeMap<_, _> = clients.collect();
+    if let Some(entry) = node.entry("clients")
+        && !clients.is_empty()
+        && !r.known.contains(&ResourceId::edge())
+    {
+        let fault =
+            Diagnostic::new(Code::S0118, entry.key_span.clone(), "people sign in by the edge, and there is none");
+        r.fault(fault.hint("declare `[edge]` with a route"));
+    }
+    let issuer = node.get("issuer").and_then(|issuer| {
+        r.formed(issuer, "an issuer", |text| match text.strip_prefix("https://") {
+            Some(rest) if !rest.is_empty() && !rest.contains(['?', '#', ' ']) => {
+                Ok(text.trim_end_matches('/').to_owned())
+            }
+            _ => Err("an issuer is an `https://` address without query".into()),
+        })
+    });
+    Identity {
+        title,
+        issuer,
+        groups,
+        admin_group,
+        clients,
+        mfa: r.flag(node, "mfa").unwrap_or(false),
+        session: r.duration(node, "session").unwrap_or(Duration::from_secs(12 * 3600)),
+    }
+}
+
+pub(crate) fn telemetry(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Telemetry {
+    Telemetry { retention: whole_days(r, id, node, 30) }
+}
+
+pub(crate) fn audit(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Audit {
+    Audit { retention: whole_days(r, id, node, 90) }
+}
+
+/// Retention deletes day by day.
+fn whole_days(r: &Reader<'_>, id: &ResourceId, node: &Node, usual: u32) -> Duration {
+    let retention = r.duration(node, "retention").unwrap_or(usual * DAY);
+    if retention < DAY || !retention.as_millis().is_multiple_of(DAY.as_millis()) {
+        let span = node.get("retention").map_or_else(|| r.span_of(id), |n| n.span.clone());
+        let message =
+            format!("the retention of `{id}` is {}, not a whole number of days", unit::show_duration(retention));
+        r.fault(Diagnostic::new(Code::S0117, span, message).hint("at least \"1d\""));
+    }
+    retention
+}
+
+pub(crate) fn registry(r: &Reader<'_>, node: &Node) -> Registry {
+    let on_push = node.get("on_push").map_or(&[][..], Node::items).iter();
+    let on_push =
+        on_push.filter_map(|item| Some(OnPush { image: r.raw(item, "image")?, to: r.resource_at(item, "to")? }));
+    Registry {
+        size: r.size(node),
+        cloud_name: r.text(node, "cloud_name"),
+        admin_user: r.flag(node, "admin_user").unwrap_or(false),
+        keep_untagged: r.duration(node, "keep_untagged"),
+        scan_on_push: node.get("scan").and_then(|scan| r.resource_at(scan, "on_push")),
+        scan_before_deploy: node.get("scan").and_then(|scan| r.resource_at(scan, "before_deploy")),
+        on_push: on_push.collect(),
+    }
+}

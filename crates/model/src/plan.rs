@@ -1,0 +1,211 @@
+//! The plan: the ordered steps between what a stamp is declared to be and what was observed of it.
+//!
+//! Pure: the same system and the same observation give the same plan. Every step may be run twice and cut anywhere; what a
+//! step leaves half done, the next plan does again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Kind, ResourceId},
+    resource::{Resource, SecretOrigin, When},
+    system::System,
+};
+
+/// What was seen of a stamp.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// By workload name ([`workloads`]).
+    pub workloads: BTreeMap<String, Seen>,
+    /// Services whose migration of this very version has run.
+    pub migrated: BTreeSet<ResourceId>,
+    /// The first administrator has been invited.
+    pub first_person: bool,
+}
+
+/// What was seen of a workload that is placed. One that is not placed is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It runs as declared.
+    Same,
+    /// It runs; what it is configured with has changed in a way it can take up while running.
+    Reload,
+    /// It runs as something else than declared.
+    Changed,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// Folders, addresses, users, the certificate authority.
+    Prepare,
+    /// Starts a workload and waits until it is ready.
+    Start { workload: String },
+    /// Ends a workload and starts it as declared.
+    Replace { workload: String },
+    /// Gives a running workload its new configuration.
+    Reload { workload: String },
+    /// Waits until a running workload is ready.
+    Await { workload: String },
+    /// Makes the secrets of a vault that are not there yet, and the database roles they are for.
+    Secrets { vault: ResourceId },
+    /// Runs a service's migration to its end.
+    Migrate { service: ResourceId },
+    /// Invites the first administrator.
+    FirstPerson { identity: ResourceId },
+    /// Ends a workload that is no longer declared.
+    Remove { workload: String },
+}
+
+/// One durable, repeatable act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Unique in the plan, such as `start service.web`.
+    pub id: String,
+    pub act: Act,
+    /// Ids of steps that must be done before.
+    pub needs: Vec<String>,
+}
+
+/// The steps, each after what it needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+}
+
+/// The workloads of a resource: one for most, one a copy for a service (`service.web`, `service.web+2`, ...).
+pub fn workloads(id: &ResourceId, resource: &Resource) -> Vec<String> {
+    match resource {
+        Resource::Service(service) => {
+            (1..=service.scale.min.max(1)).map(|n| if n == 1 { id.to_string() } else { format!("{id}+{n}") }).collect()
+        }
+        _ if resource.is_provided() => vec![id.to_string()],
+        _ => Vec::new(),
+    }
+}
+
+/// The resource a workload belongs to.
+pub fn resource_of(workload: &str) -> &str {
+    workload.split('+').next().unwrap_or(workload)
+}
+
+/// The plan that brings `system` up from what was `observed`.
+pub fn up(system: &System, observed: &Observed) -> Plan {
+    let mut steps = Vec::new();
+    let mut push = |id: String, act: Act, needs: Vec<String>| {
+        steps.push(Step { id: id.clone(), act, needs });
+        id
+    };
+    let declared: BTreeSet<String> = system.resources.iter().flat_map(|(id, r)| workloads(id, r)).collect();
+    let prepare = push("prepare".into(), Act::Prepare, Vec::new());
+
+    // Every resource's last step: what others wait for.
+    let mut ready: BTreeMap<ResourceId, Vec<String>> = BTreeMap::new();
+    let identity: Vec<ResourceId> = system.resources.keys().filter(|id| id.kind == Kind::Identity).cloned().collect();
+
+    for id in &system.order {
+        let Some(resource) = system.resources.get(id) else { continue };
+        if !resource.is_provided() {
+            continue;
+        }
+        let mut after = vec![prepare.clone()];
+        let mut migration = None;
+        match resource {
+            // Roles and databases start side by side: each waits for another only when it calls it.
+            Resource::Service(service) => {
+                for need in system.needs(id) {
+                    after.extend(ready.get(&need).into_iter().flatten().cloned());
+                }
+                if let Some(migrate) = &service.migrate
+                    && !observed.migrated.contains(id)
+                {
+                    let act = Act::Migrate { service: id.clone() };
+                    if migrate.when == When::Before {
+                        after = vec![push(format!("migrate {id}"), act, after)];
+                    } else {
+                        migration = Some(act);
+                    }
+                }
+            }
+            Resource::Edge(_) => {}
+            _ => {}
+        }
+        let mut last = Vec::new();
+        for workload in workloads(id, resource) {
+            let (verb, act) = match observed.workloads.get(&workload) {
+                None => ("start", Act::Start { workload: workload.clone() }),
+                Some(Seen::Same) => ("await", Act::Await { workload: workload.clone() }),
+                Some(Seen::Reload) => ("reload", Act::Reload { workload: workload.clone() }),
+                Some(Seen::Changed) => ("replace", Act::Replace { workload: workload.clone() }),
+            };
+            last.push(push(format!("{verb} {workload}"), act, after.clone()));
+        }
+        if let Some(act) = migration {
+            last = vec![push(format!("migrate {id}"), act, last)];
+        }
+        if let Resource::Vault(vault) = resource {
+            let mut needs = last.clone();
+            for one in identity.iter().chain(vault.secrets.values().filter_map(origin)) {
+                needs.extend(ready.get(one).into_iter().flatten().cloned());
+            }
+            last = vec![push(format!("secrets {id}"), Act::Secrets { vault: id.clone() }, needs)];
+        }
+        if let Resource::Identity(role) = resource
+            && role.issuer.is_none()
+            && role.admin_group.is_some()
+            && !observed.first_person
+        {
+            let act = Act::FirstPerson { identity: id.clone() };
+            push(format!("invite the first administrator to {id}"), act, last.clone());
+        }
+        ready.insert(id.clone(), last);
+    }
+    for workload in observed.workloads.keys().filter(|w| !declared.contains(*w)) {
+        // Last of all: what took its place must serve first.
+        let needs = ready.values().flatten().cloned().collect();
+        push(format!("remove {workload}"), Act::Remove { workload: workload.clone() }, needs);
+    }
+    Plan { steps }
+}
+
+/// The resource of this stamp a secret's value comes from.
+fn origin(origin: &SecretOrigin) -> Option<&ResourceId> {
+    match origin {
+        SecretOrigin::Database { postgres, .. } | SecretOrigin::AdminPassword { postgres } => Some(postgres),
+        SecretOrigin::ClientSecret { identity, .. } => Some(identity),
+        SecretOrigin::Same { vault, .. } => Some(vault),
+        // The key is derived; telemetry need not run for it.
+        SecretOrigin::Telemetry { .. } | SecretOrigin::Generate { .. } | SecretOrigin::Ask => None,
+        SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } | SecretOrigin::RegistryPassword { .. } => None,
+    }
+}
+
+/// The workloads to end, in order: the entry first, the stores after what uses them.
+pub fn down(workloads: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut all: Vec<String> = workloads.into_iter().collect();
+    let rank = |w: &String| match resource_of(w).parse::<ResourceId>().map(|id| id.kind) {
+        Ok(Kind::Edge) => 0,
+        Ok(Kind::Service | Kind::Job | Kind::External) | Err(_) => 1,
+        Ok(Kind::Postgres | Kind::Redis | Kind::Blob | Kind::Share | Kind::Graph | Kind::Registry) => 2,
+        Ok(Kind::Vault) => 3,
+        Ok(Kind::Identity) => 4,
+        Ok(Kind::Telemetry) => 5,
+        Ok(Kind::Audit) => 6,
+    };
+    all.sort_by_key(|w| (rank(w), w.clone()));
+    all
+}
+
+impl Plan {
+    /// Whether every step needs only steps before it.
+    pub fn is_ordered(&self) -> bool {
+        let mut before = BTreeSet::new();
+        self.steps.iter().all(|step| {
+            let ok = step.needs.iter().all(|need| before.contains(need));
+            before.insert(step.id.clone());
+            ok
+        })
+    }
+}

@@ -1,0 +1,236 @@
+//! Services, jobs, and what stands outside.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{Kind, ResourceId},
+    unit::Bytes,
+    value::Value,
+};
+
+/// A program of the application that keeps running.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    pub program: Program,
+    /// The TCP port it listens on; None for a worker that nobody calls.
+    pub port: Option<u16>,
+    /// The path that answers 200 when it can work; None: it is up when its port takes connections (or it runs).
+    pub health: Option<String>,
+    pub subnet: Option<String>,
+    /// A key of `System::sizes`; its memory and CPU are the limits that `limits` does not give.
+    pub size: Option<String>,
+    /// As declared; see also [`crate::Resource::needs`].
+    pub needs: BTreeSet<ResourceId>,
+    pub scale: Scale,
+    pub env: BTreeMap<String, Value>,
+    pub migrate: Option<Migrate>,
+    pub limits: Limits,
+    pub stop_grace: Duration,
+    pub unresolved: Unresolved,
+    pub mounts: Vec<Mount>,
+    /// None: a new version takes all traffic at once when it is ready.
+    pub rollout: Option<Rollout>,
+    /// Named standing-by copies a new version is put in before it takes the traffic.
+    pub slots: Vec<String>,
+    /// When it runs; None is always.
+    pub hours: Option<Hours>,
+}
+
+/// What is run, and where from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    pub source: Source,
+    /// The working directory, relative to the folder of `system.toml`.
+    pub directory: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A program and its arguments. The program is a name (looked up among what the system builds, then in `PATH`) or a
+    /// path relative to the folder of `system.toml`.
+    Run(Vec<String>),
+    /// An OCI image, `registry.NAME/REPOSITORY:TAG` or any other registry's, and arguments that replace its own.
+    Image { image: String, args: Vec<String> },
+}
+
+impl Source {
+    /// The declared registry that the image comes from, if it is `registry.NAME/...`.
+    pub fn registry(&self) -> Option<ResourceId> {
+        match self {
+            Self::Image { image, .. } => {
+                image.split('/').next()?.parse().ok().filter(|id: &ResourceId| id.kind == Kind::Registry)
+            }
+            Self::Run(_) => None,
+        }
+    }
+}
+
+/// A step of its own before (or after) a new version takes the traffic, with an identity of its own
+/// (`service.NAME.migrate`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrate {
+    /// Program and arguments; with an image, the arguments of the same image.
+    pub run: Vec<String>,
+    /// Its whole environment; nothing is taken over from the service.
+    pub env: BTreeMap<String, Value>,
+    pub when: When,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    #[default]
+    Before,
+    After,
+}
+
+/// How many copies run, and what changes that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    /// Copies that are started.
+    pub min: u32,
+    pub max: u32,
+    /// Any of them adds a copy.
+    pub out: Vec<ScaleRule>,
+    /// All of them together take one away.
+    pub r#in: Vec<ScaleRule>,
+}
+
+/// A new version takes over in steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Per cent of the traffic, rising.
+    pub steps: Vec<u32>,
+    /// Any of them takes all traffic back.
+    pub abort: Vec<Watch>,
+}
+
+/// A rule over what telemetry measures, such as `p95 > 200ms for 5m`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// Such as `errors`, `p95`, `cpu`, `queue`, `budget`.
+    pub metric: String,
+    /// Over the threshold, otherwise under it.
+    pub over: bool,
+    pub threshold: f64,
+    /// `%`, `ms`, `s`, `/s`, `/m`, or nothing for a count.
+    pub unit: String,
+    pub window: Duration,
+}
+
+/// A rule such as `cpu > 70% for 5m`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScaleRule {
+    pub metric: ScaleMetric,
+    /// Over the threshold, otherwise under it.
+    pub over: bool,
+    /// Per cent of the limit for `cpu` and `memory`, a copy's requests a second for `requests`, jobs waiting for `queue`.
+    pub threshold: f64,
+    /// The average over this time is compared.
+    pub window: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleMetric {
+    Cpu,
+    Memory,
+    Requests,
+    Queue,
+}
+
+/// What one copy may use. None is no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub memory: Option<Bytes>,
+    /// Thousandths of a CPU: 1500 is one and a half.
+    pub cpu_millis: Option<u32>,
+    pub pids: Option<u32>,
+}
+
+/// What happens when a vault reference cannot be resolved at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unresolved {
+    /// The workload does not start.
+    #[default]
+    Fail,
+    /// It starts with the literal text, as App Service does.
+    Text,
+}
+
+/// A share that a workload sees as a folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub share: ResourceId,
+    /// The absolute path at which the workload sees it.
+    pub path: String,
+    pub write: bool,
+}
+
+/// The hours in which a service runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hours {
+    /// Minutes after midnight.
+    pub from: u16,
+    /// Minutes after midnight, after `from`.
+    pub to: u16,
+    pub days: Days,
+    /// An IANA time zone, such as `Europe/Dublin`.
+    pub zone: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Days {
+    #[default]
+    Every,
+    MonFri,
+}
+
+/// A program that runs at set times and ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub program: Program,
+    pub schedule: Schedule,
+    pub subnet: Option<String>,
+    pub needs: BTreeSet<ResourceId>,
+    pub env: BTreeMap<String, Value>,
+    pub limits: Limits,
+    pub mounts: Vec<Mount>,
+    /// After this it is ended and counts as failed.
+    pub timeout: Duration,
+    pub unresolved: Unresolved,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    Every(Duration),
+    /// Five fields of cron, in UTC.
+    Cron(String),
+}
+
+/// Something that is not ours: a provider, a directory, a mail server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// Where it really is.
+    pub url: String,
+    /// The region in which it processes data.
+    pub region: Option<String>,
+    /// What plays its part on this machine. None: the real one is called.
+    pub stand_in: Option<StandIn>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandIn {
+    pub run: Vec<String>,
+    pub port: u16,
+}

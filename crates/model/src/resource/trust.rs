@@ -1,0 +1,155 @@
+//! Vault, identity, telemetry, audit and registry.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Principal, ResourceId};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vault {
+    pub subnet: Option<String>,
+    /// The name it had in the cloud; references may use it as well as the resource's own name.
+    pub cloud_name: Option<String>,
+    /// How long a deleted secret can be recovered: 7 to 90 days.
+    pub soft_delete: Duration,
+    /// Nobody can remove a deleted secret for good before `soft_delete` is over.
+    pub purge_protection: bool,
+    pub access: Vec<VaultAccess>,
+    /// Every secret it holds when the stamp is up, by name, and where its value comes from.
+    pub secrets: BTreeMap<String, SecretOrigin>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultAccess {
+    pub to: Principal,
+    pub role: VaultRole,
+    /// Names it is limited to; empty is all of the vault.
+    pub secrets: Vec<String>,
+}
+
+/// Azure's built-in roles for Key Vault data, by their own names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VaultRole {
+    #[serde(rename = "Key Vault Secrets User")]
+    SecretsUser,
+    #[serde(rename = "Key Vault Secrets Officer")]
+    SecretsOfficer,
+    #[serde(rename = "Key Vault Reader")]
+    Reader,
+    #[serde(rename = "Key Vault Administrator")]
+    Administrator,
+}
+
+impl VaultRole {
+    pub const ALL: [Self; 4] = [Self::SecretsUser, Self::SecretsOfficer, Self::Reader, Self::Administrator];
+
+    /// Azure's name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::SecretsUser => "Key Vault Secrets User",
+            Self::SecretsOfficer => "Key Vault Secrets Officer",
+            Self::Reader => "Key Vault Reader",
+            Self::Administrator => "Key Vault Administrator",
+        }
+    }
+
+    /// Whether it may read values.
+    pub const fn reads_values(self) -> bool {
+        !matches!(self, Self::Reader)
+    }
+}
+
+/// Where the value of a secret comes from. None of them is in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretOrigin {
+    /// How `workload` connects to `database` of `postgres`, with its own role and password.
+    Database { postgres: ResourceId, database: String, workload: Principal, format: ConnectionFormat },
+    /// The administrator's password of `postgres`.
+    AdminPassword { postgres: ResourceId },
+    /// `InstrumentationKey=...;IngestionEndpoint=...` with the ingestion key of `workload`.
+    Telemetry { telemetry: ResourceId, workload: Principal },
+    /// The secret of an OIDC client of `identity`.
+    ClientSecret { identity: ResourceId, client: String },
+    /// How `workload` connects to `redis`, with its own user and password.
+    Redis { redis: ResourceId, workload: Principal },
+    /// How `workload` connects to `graph`, with its own user and password.
+    Graph { graph: ResourceId, workload: Principal },
+    /// The admin user's password of `registry`.
+    RegistryPassword { registry: ResourceId },
+    /// Random, made once.
+    Generate { bytes: u32 },
+    /// The same value as a secret of another vault.
+    Same { vault: ResourceId, secret: String },
+    /// A person sets it with `stamp secret set`.
+    Ask,
+}
+
+/// How a database connection is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionFormat {
+    /// `Host=..;Port=..;Database=..;Username=..;Password=..;SSL Mode=VerifyFull;Root Certificate=..`
+    #[default]
+    Npgsql,
+    /// `postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full&sslrootcert=..`
+    Url,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Shown when signing in.
+    pub title: String,
+    /// An outside OIDC issuer that people sign in at; None: this role has its own sign-in.
+    pub issuer: Option<String>,
+    /// The groups that people can be in.
+    pub groups: Vec<String>,
+    /// The group whose members administer people; None: nobody but the operator of the stamp.
+    pub admin_group: Option<String>,
+    pub clients: BTreeMap<String, Client>,
+    pub mfa: bool,
+    /// How long a sign-in lasts.
+    pub session: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    pub title: String,
+    /// Paths under the edge's URL that sign-in may return to.
+    pub redirect: Vec<String>,
+    /// Paths under the edge's URL that sign-out may return to.
+    pub sign_out: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telemetry {
+    pub retention: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    pub retention: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registry {
+    pub size: Option<String>,
+    pub cloud_name: Option<String>,
+    /// Whether the admin user exists; meant for the first push only.
+    pub admin_user: bool,
+    /// How long images without a tag are kept; None is for ever.
+    pub keep_untagged: Option<Duration>,
+    /// Looks at each image as it comes.
+    pub scan_on_push: Option<ResourceId>,
+    /// Must pass an image before it is deployed.
+    pub scan_before_deploy: Option<ResourceId>,
+    pub on_push: Vec<OnPush>,
+}
+
+/// A push of `image` (`REPOSITORY:TAG`) deploys `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnPush {
+    pub image: String,
+    pub to: ResourceId,
+}

@@ -1,0 +1,180 @@
+//! A system as one stamp of it is to be: resolved, checked, complete.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::ResourceId,
+    resource::{Edge, Postgres, Resource, Service, Vault, Watch},
+    unit::{Bytes, Cidr, Price},
+};
+
+/// One stamp of a system, as declared. Made by [`crate::Manifest::resolve`] only, so that what it says has been checked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// The system's name, such as `time-tracker`.
+    pub name: String,
+    /// For people, such as `Time Tracker`.
+    pub title: String,
+    /// The stamp's name, such as `dev`.
+    pub stamp: String,
+    pub region: Option<String>,
+    /// Real Azure host names lead to this stamp, for its own workloads.
+    pub cloud_names: bool,
+    pub network: Network,
+    pub resources: BTreeMap<ResourceId, Resource>,
+    /// All resources, each after what it needs.
+    pub order: Vec<ResourceId>,
+    /// Resources of other stamps that this one uses as if they were its own.
+    pub shared: BTreeMap<ResourceId, Shared>,
+    pub links: BTreeMap<String, Link>,
+    pub objectives: BTreeMap<String, Objective>,
+    pub alerts: BTreeMap<String, Alert>,
+    pub groups: BTreeMap<String, Group>,
+    /// On every resource.
+    pub tags: BTreeMap<String, String>,
+    pub sizes: BTreeMap<String, Size>,
+    pub cost: Option<Cost>,
+    /// What is declared and not carried out by this version: key paths such as `edge.waf`, and whole resources.
+    pub unbuilt: Vec<String>,
+}
+
+impl System {
+    pub fn get(&self, id: &ResourceId) -> Option<&Resource> {
+        self.resources.get(id)
+    }
+
+    pub fn edge(&self) -> Option<&Edge> {
+        match self.resources.get(&ResourceId::edge())? {
+            Resource::Edge(edge) => Some(edge),
+            _ => None,
+        }
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = (&ResourceId, &Service)> {
+        self.resources.iter().filter_map(|(id, r)| if let Resource::Service(s) = r { Some((id, s)) } else { None })
+    }
+
+    pub fn databases(&self) -> impl Iterator<Item = (&ResourceId, &Postgres)> {
+        self.resources.iter().filter_map(|(id, r)| if let Resource::Postgres(p) = r { Some((id, p)) } else { None })
+    }
+
+    pub fn vaults(&self) -> impl Iterator<Item = (&ResourceId, &Vault)> {
+        self.resources.iter().filter_map(|(id, r)| if let Resource::Vault(v) = r { Some((id, v)) } else { None })
+    }
+
+    /// What `id` needs, declared or implied, within this stamp: started before it, and it may talk to them. A vault and
+    /// what else asks for tokens needs the identity; a service needs the telemetry only if it says so.
+    pub fn needs(&self, id: &ResourceId) -> BTreeSet<ResourceId> {
+        let Some(resource) = self.resources.get(id) else { return BTreeSet::new() };
+        let mut needs = resource.needs();
+        needs.retain(|need| self.resources.contains_key(need));
+        if matches!(resource, Resource::Vault(_) | Resource::Blob(_)) {
+            needs.extend(self.resources.keys().filter(|k| k.kind == crate::Kind::Identity).cloned());
+        }
+        needs
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub space: Option<Cidr>,
+    /// Inside `space`, none overlapping another.
+    pub subnets: BTreeMap<String, Cidr>,
+}
+
+/// A resource of another stamp, `SYSTEM/STAMP/RESOURCE`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    pub system: String,
+    pub stamp: String,
+    pub resource: ResourceId,
+}
+
+/// What crosses the border between two stamps of the system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub what: LinkKind,
+    pub from: LinkEnd,
+    pub to: LinkEnd,
+    /// For a call: what it may carry; empty is not limited.
+    pub carries: Vec<String>,
+    /// How far a copy may lag behind.
+    pub lag: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkKind {
+    /// `to` follows `from` and can take its place.
+    Replica,
+    /// `to` holds copies of `from`.
+    Copy,
+    /// `from` may call `to`.
+    Call,
+}
+
+/// A resource, of another stamp if `stamp` is given: `STAMP/RESOURCE`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkEnd {
+    pub stamp: Option<String>,
+    pub resource: ResourceId,
+}
+
+/// What is promised, and what measures it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objective {
+    pub target: Target,
+    /// At least one drill or a probe.
+    pub drills: Vec<String>,
+    pub probe: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Not longer than this.
+    Within(Duration),
+    /// At least so many thousandths of a per cent: 99950 is 99.95 %.
+    Percent { millipercent: u32 },
+    /// At least so many in each span.
+    Rate { count: u64, per: Duration },
+    /// At least so many.
+    Count(u64),
+}
+
+/// What people are told of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    pub when: Watch,
+    pub critical: bool,
+}
+
+/// A logical group of resources, such as a resource group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// For people and cost reports, such as `rg-timetracker-dev`.
+    pub title: String,
+    pub members: BTreeSet<ResourceId>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A machine size by its name in the document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    pub cpu_millis: Option<u32>,
+    pub memory: Option<Bytes>,
+    pub price: Option<Price>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    pub budget: Price,
+    /// Per cent of the budget at which an alert fires.
+    pub alerts: Vec<u32>,
+    pub report_every: Option<Duration>,
+}

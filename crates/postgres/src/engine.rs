@@ -1,0 +1,3 @@
+//! Which PostgreSQL engines are there; the supervisor, which may not import this crate, asks the same.
+
+pub use api::engine::{Engine, choose, installed};

@@ -1,0 +1,307 @@
+//! The loop: have a server, make it ready, watch it, have it again.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use api::{Secret, postgres::PostgresStatus};
+use service::Shutdown;
+use tokio::sync::watch;
+use tokio_postgres::Client;
+
+use crate::{
+    Error,
+    admin::{Admin, SignIn},
+    config::Checked,
+    postmaster::{self, Postmaster},
+    roles::Roles,
+    settings::{self, Door},
+    template, tools,
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A server that served this long ended for a new reason.
+const SETTLED: Duration = Duration::from_secs(30);
+/// How often a server that starts or recovers is asked whether it answers.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// With less than this free, PostgreSQL may be unable to make its next WAL file (16 MiB).
+const LITTLE_SPACE: u64 = 32 * 1024 * 1024;
+
+/// What the keeper knows of its server.
+#[derive(Clone, Debug)]
+enum State {
+    /// Not answering yet, and why.
+    Starting(String),
+    Ready,
+    /// Ended or not startable, and why; the keeper tries again.
+    Down(String),
+    Stopping,
+}
+
+/// Why one server's life came to its end.
+enum End {
+    Asked,
+    Died(String),
+}
+
+pub(crate) struct Keeper {
+    checked: Checked,
+    cert: Secret,
+    key: Secret,
+    admin: Admin,
+    roles: Roles,
+    state: watch::Sender<State>,
+    pid: AtomicU32,
+    starts: AtomicU32,
+}
+
+impl Keeper {
+    pub fn new(checked: Checked, cert: Secret, key: Secret, password: Secret) -> Self {
+        let admin = Admin::new(checked.config.socket_dir.clone(), checked.config.port, password);
+        Self {
+            checked,
+            cert,
+            key,
+            admin,
+            roles: Roles::default(),
+            state: watch::Sender::new(State::Starting("the keeper has just started".into())),
+            pid: AtomicU32::new(0),
+            starts: AtomicU32::new(0),
+        }
+    }
+
+    /// Keeps a server until the end is asked for; then ends it.
+    pub async fn keep(&self, shutdown: &Shutdown) {
+        let mut pause = FIRST_PAUSE;
+        while !shutdown.is_asked() {
+            let begun = Instant::now();
+            let why = match self.one_life(shutdown).await {
+                Ok(End::Asked) => return,
+                Ok(End::Died(why)) => why,
+                Err(error) => error.chain(),
+            };
+            self.pid.store(0, Ordering::Relaxed);
+            if begun.elapsed() > SETTLED {
+                pause = FIRST_PAUSE;
+            }
+            let why = self.with_space(why);
+            tracing::error!(why, "the server is down; trying again in {} ms", pause.as_millis());
+            self.state.send_replace(State::Down(why));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.asked() => return,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// From having a server to its end.
+    async fn one_life(&self, shutdown: &Shutdown) -> Result<End, Error> {
+        let mut server = self.have().await?;
+        self.pid.store(server.pid(), Ordering::Relaxed);
+        let serve = async {
+            self.make_ready(&server).await?;
+            self.state.send_replace(State::Ready);
+            tracing::info!(pid = self.pid.load(Ordering::Relaxed), "the server is ready");
+            std::future::pending::<Result<(), Error>>().await
+        };
+        // The borrow of `serve` ends before the server is ended or its end awaited a second time.
+        enum Event {
+            Failed(Error),
+            Asked,
+            Ended,
+        }
+        let watched = server.watch();
+        let event = tokio::select! {
+            result = serve => Event::Failed(result.expect_err("a served server is watched for ever")),
+            () = shutdown.asked() => Event::Asked,
+            () = watched => Event::Ended,
+        };
+        match event {
+            Event::Ended => {
+                let status = server.ended().await;
+                let how = status.map_or_else(|| "unknown, it was adopted".to_owned(), |s| s.to_string());
+                Ok(End::Died(format!("the server ended ({how}); its own words are in the log")))
+            }
+            Event::Asked => {
+                self.state.send_replace(State::Stopping);
+                server.stop().await;
+                tracing::info!("the server was ended");
+                Ok(End::Asked)
+            }
+            // A server that cannot be made ready is of no use; a new one may be.
+            Event::Failed(error) => {
+                server.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Adopts the server that runs on the data directory, or starts one.
+    async fn have(&self) -> Result<Postmaster, Error> {
+        let checked = &self.checked;
+        let (from, to) = (checked.config.template.clone(), checked.pgdata.clone());
+        let copied =
+            tokio::task::spawn_blocking(move || template::copy(&from, &to)).await.expect("copying does not panic")?;
+        // A fresh copy has no password yet, so that the first sign-in would only fail.
+        let door = if copied { Door::Trust } else { Door::Password };
+        settings::write(checked, &self.cert, &self.key, door)?;
+        let find = || Postmaster::find(&checked.pgdata).map_err(Error::io("look for a server on", &checked.pgdata));
+        if let Some((mut server, listens)) = find()? {
+            let config = &checked.config;
+            let as_declared = listens.port == config.port.to_string()
+                && listens.address == config.address.to_string()
+                && Path::new(&listens.socket_dir) == config.socket_dir;
+            if as_declared {
+                server.reload();
+                tracing::info!(pid = server.pid(), "adopted the running server");
+                self.state.send_replace(State::Starting("the server was adopted".into()));
+                return Ok(server);
+            }
+            tracing::info!(
+                pid = server.pid(),
+                ?listens,
+                "the running server listens elsewhere than declared; ending it"
+            );
+            server.stop().await;
+        }
+        postmaster::end_orphans(&checked.pgdata).await.map_err(Error::io("look for processes on", &checked.pgdata))?;
+        let child = tools::server(&checked.config.bin, &checked.pgdata, &settings::fixed(checked))
+            .map_err(Error::io("start", checked.config.bin.join("postgres")))?;
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        self.state.send_replace(State::Starting("the server was started".into()));
+        Postmaster::child(child).map_err(Error::io("watch", checked.config.bin.join("postgres")))
+    }
+
+    /// Waits until the server answers, sees to the administrator's password, and makes what was declared.
+    async fn make_ready(&self, server: &Postmaster) -> Result<(), Error> {
+        let client = loop {
+            match self.admin.sign_in().await {
+                SignIn::Done(client) => break *client,
+                SignIn::WrongPassword => break self.set_password(server).await?,
+                SignIn::NotYet(why) => {
+                    self.state.send_replace(State::Starting(why));
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+        };
+        self.close_door(server, client).await?;
+        self.roles.close_defaults(&self.admin).await?;
+        for database in &self.checked.config.databases {
+            self.roles.set_database(&self.admin, database).await?;
+        }
+        Ok(())
+    }
+
+    /// The secret was changed since the password was set: opens the socket for a moment and sets it.
+    async fn set_password(&self, server: &Postmaster) -> Result<Client, Error> {
+        tracing::info!("the administrator's password is another; setting it");
+        settings::write_access(&self.checked, Door::Trust)?;
+        server.reload();
+        loop {
+            if let SignIn::Done(client) = self.admin.sign_in().await {
+                return Ok(*client);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Sees to it that the administrator has our password, however this connection was let in (a keeper may have been
+    /// killed between two steps of this), and that it is asked for from now on.
+    async fn close_door(&self, server: &Postmaster, mut client: Client) -> Result<(), Error> {
+        let sql = || Error::sql("have the password asked for");
+        if !self.admin.has_password(&client).await? {
+            self.admin.set_password(&mut client).await?;
+        }
+        let method =
+            client.query_one("SELECT auth_method FROM pg_hba_file_rules ORDER BY line_number LIMIT 1", &[]).await;
+        if method.map_err(sql())?.get::<_, String>(0) != "trust" {
+            return Ok(());
+        }
+        let loaded = "SELECT pg_conf_load_time()::text";
+        let before: String = client.query_one(loaded, &[]).await.map_err(sql())?.get(0);
+        settings::write_access(&self.checked, Door::Password)?;
+        server.reload();
+        // A connection that was accepted after the reload carries its time.
+        loop {
+            let client = self.admin.connect("postgres").await.map_err(sql())?;
+            if client.query_one(loaded, &[]).await.map_err(sql())?.get::<_, String>(0) != before {
+                return Ok(());
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Whether the server takes queries now.
+    pub async fn health(&self) -> Result<(), Error> {
+        let state = self.state.borrow().clone();
+        match state {
+            State::Ready => match self.admin.ping().await {
+                Err(error) => Err(Error::NotReady(self.with_space(error.chain()))),
+                Ok(()) => Ok(()),
+            },
+            State::Starting(why) => Err(Error::NotReady(format!("starting: {why}"))),
+            State::Down(why) => Err(Error::NotReady(why)),
+            State::Stopping => Err(Error::NotReady("it is being ended".into())),
+        }
+    }
+
+    /// Everything at a glance; never fails.
+    pub async fn status(&self) -> PostgresStatus {
+        let mut status = PostgresStatus {
+            ready: false,
+            version: String::new(),
+            bin: self.checked.config.bin.clone(),
+            pid: self.pid.load(Ordering::Relaxed),
+            connections: 0,
+            trouble: None,
+            starts: self.starts.load(Ordering::Relaxed),
+        };
+        let asked = async {
+            self.health().await?;
+            let statement = "SELECT current_setting('server_version'), (SELECT count(*) FROM pg_stat_activity \
+                             WHERE backend_type = 'client backend' AND application_name <> 'keeper')";
+            self.admin
+                .kept()
+                .await?
+                .query_one(statement, &[])
+                .await
+                .map_err(Error::sql("ask the server for its status"))
+        };
+        match asked.await {
+            Ok(row) => {
+                status.ready = true;
+                status.version = row.get(0);
+                status.connections = u32::try_from(row.get::<_, i64>(1)).unwrap_or(u32::MAX);
+            }
+            Err(error) => status.trouble = Some(error.chain()),
+        }
+        status
+    }
+
+    /// The roles, once the server is ready: before that, what they need may not be there.
+    pub fn roles(&self) -> Result<(&Roles, &Admin), Error> {
+        match &*self.state.borrow() {
+            State::Ready => Ok((&self.roles, &self.admin)),
+            other => Err(Error::NotReady(format!("{other:?}"))),
+        }
+    }
+
+    /// Adds what the disk has to do with it.
+    fn with_space(&self, why: String) -> String {
+        let Some(data) = self.checked.pgdata.parent() else { return why };
+        match rustix::fs::statvfs(data) {
+            Ok(disk) if disk.f_bavail * disk.f_frsize < LITTLE_SPACE => {
+                format!(
+                    "{why}; the disk of {} is full ({} KiB free)",
+                    data.display(),
+                    disk.f_bavail * disk.f_frsize / 1024
+                )
+            }
+            _ => why,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The keeper of one PostgreSQL server: makes its data directory, starts the server as its child, starts it again when it
+//! dies, adopts it when the keeper itself was killed, and makes databases and roles with the least right that serves.
+//!
+//! Entry: [`run`]. It runs as the workload's own user. [`make_template`] is for whoever places the workload, once an engine.
+//! It never keeps a password on disk or puts one on a command line, never listens on anything but the declared address and
+//! a socket only its user can reach, and never reads or changes an application's rows.
+
+mod admin;
+mod config;
+pub mod engine;
+mod error;
+mod http;
+mod keeper;
+mod name;
+mod postmaster;
+mod roles;
+mod run;
+mod scram;
+mod settings;
+mod template;
+mod tools;
+
+pub use error::Error;
+pub use run::run;
+pub use template::make_template;

@@ -1,0 +1,44 @@
+//! From the role's configuration to a kept server.
+
+use std::sync::Arc;
+
+use api::{context::secret, postgres::PostgresConfig};
+use service::{Context, Limits, Shutdown};
+
+use crate::{Error, config, http, keeper::Keeper};
+
+/// Keeps one PostgreSQL until `context.shutdown` is asked for, then ends it and returns.
+///
+/// Dropping the future, or killing the process, leaves the server running; the next keeper on the same data adopts it.
+///
+/// # Errors
+/// What no further try would mend: a configuration that is refused, a missing secret or control socket, root. A server
+/// that does not start is tried again for ever, and its reason is in `/health`.
+pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Error> {
+    if rustix::process::geteuid().is_root() {
+        return Err(Error::Root);
+    }
+    let checked = config::check(config, context.data.clone())?;
+    let mut take = |name| context.secrets.take(name).ok_or(Error::Missing(name));
+    let (cert, key, password) = (take(secret::TLS_CERT)?, take(secret::TLS_KEY)?, take(secret::POSTGRES_ADMIN)?);
+    let control = context.listeners.take("control").ok_or(Error::Missing("the listener `control`"))?;
+    let keeper = Arc::new(Keeper::new(checked, cert, key, password));
+    let limits = Limits { connections: 32, body_bytes: 64 * 1024, ..Limits::default() };
+    let shutdown = context.shutdown.clone();
+    let answering = service::serve(control, None, http::routes(keeper.clone()), limits, shutdown.clone());
+    tokio::select! {
+        // The drain of the control socket is not waited for: what it could still say, the end of this process says.
+        () = keeper.keep(&shutdown) => Ok(()),
+        error = until_broken(answering, &shutdown) => Err(Error::Control(error)),
+    }
+}
+
+/// Drives the control socket. Its orderly end is part of the keeper's; only a failure ends the keeper, and leaves the
+/// server to the next one.
+async fn until_broken(answering: impl Future<Output = std::io::Result<()>>, shutdown: &Shutdown) -> std::io::Error {
+    match answering.await {
+        Err(error) => error,
+        Ok(()) if shutdown.is_asked() => std::future::pending().await,
+        Ok(()) => std::io::Error::other("it stopped answering"),
+    }
+}

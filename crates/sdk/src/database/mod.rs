@@ -1,0 +1,295 @@
+//! The application's database: a pool of PostgreSQL connections that survives restarts of the database.
+//!
+//! At most `max` connections are open; a request waits at most [`WAIT`] for one. A connection that died is found out before
+//! it is handed out and replaced. Each statement is a client span, so it shows as a dependency of its request.
+
+mod target;
+
+use std::{error::Error as _, future::Future, sync::Arc, time::Duration};
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio_postgres::{Row, error::SqlState, types::ToSql};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::{Instrument, Span, field::Empty};
+
+pub use target::{Target, TargetError};
+
+use crate::{Settings, SettingsError, Trust, TrustError};
+
+/// How long a request waits for a free connection, and for a new one to be made.
+pub const WAIT: Duration = Duration::from_secs(3);
+/// Connections at most, when the connection string says nothing.
+const CONNECTIONS: usize = 10;
+/// Limits of each session: a statement, a wait for a lock, and an open transaction that does nothing.
+const LIMITS: &str =
+    "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC";
+
+/// A value bound to a statement.
+pub type Param<'a> = &'a (dyn ToSql + Sync);
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error("the database's certificate authority is unusable")]
+    Trust(#[from] TrustError),
+    #[error("the pool cannot be built")]
+    Pool(#[from] deadpool_postgres::BuildError),
+    #[error("cannot connect to the database")]
+    Connect(#[from] tokio_postgres::Error),
+}
+
+/// Why a statement gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database is not there or closed the connection; a retry is safe when nothing was sent.
+    #[error("the database does not answer")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database refused the statement.
+    #[error("the database refused a statement")]
+    Refused(#[source] tokio_postgres::Error),
+}
+
+impl Error {
+    /// The SQLSTATE of a refusal.
+    pub fn code(&self) -> Option<&SqlState> {
+        match self {
+            Error::Refused(error) => error.code(),
+            Error::Unavailable(_) => None,
+        }
+    }
+
+    /// The name of the constraint that a row would have broken.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Error::Refused(error) => error.as_db_error().and_then(|e| e.constraint()),
+            Error::Unavailable(_) => None,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        // Class 57P: the server is shutting down, was crashed, or is starting up.
+        let going = error.code().is_some_and(|c| c.code().starts_with("57P") || c.code().starts_with("08"));
+        if going || error.is_closed() || (error.as_db_error().is_none() && is_io(&error)) {
+            return Error::Unavailable(Box::new(error));
+        }
+        Error::Refused(error)
+    }
+}
+
+fn is_io(error: &tokio_postgres::Error) -> bool {
+    error.source().is_some_and(|s| s.is::<std::io::Error>())
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Error {
+        match error {
+            PoolError::Backend(error) => Error::Unavailable(Box::new(error)),
+            other => Error::Unavailable(Box::new(other)),
+        }
+    }
+}
+
+/// The pool. Cloning shares it.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    name: Arc<str>,
+}
+
+impl Database {
+    /// A pool for the connection string in the variable `name`. Opens no connection yet: the application starts while its
+    /// database is still starting, and its health says so.
+    ///
+    /// # Errors
+    /// The variable is missing or unreadable, or the named certificate authority is.
+    pub fn from_settings(settings: &Settings, name: &'static str) -> Result<Database, OpenError> {
+        let target =
+            Target::parse(settings.required(name, "the database's connection string (Host=...;Database=...;...)")?)?;
+        let (config, tls) = prepare(settings, &target)?;
+        let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = match tls {
+            Some(tls) => Manager::from_config(config, tls, manager),
+            None => Manager::from_config(config, tokio_postgres::NoTls, manager),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(target.max_pool_size.unwrap_or(CONNECTIONS).clamp(1, 100))
+            .wait_timeout(Some(WAIT))
+            .create_timeout(Some(WAIT))
+            .recycle_timeout(Some(WAIT))
+            .runtime(Runtime::Tokio1)
+            .build()?;
+        Ok(Database { pool, name: target.database.into() })
+    }
+
+    /// A connection for one piece of work.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when none is free or can be made within [`WAIT`].
+    pub async fn get(&self) -> Result<Connection, Error> {
+        Ok(Connection { object: self.pool.get().await?, name: self.name.clone() })
+    }
+
+    /// Whether the database answers a statement within `limit`.
+    pub async fn answers_within(&self, limit: Duration) -> bool {
+        let ask = async { self.get().await?.object.simple_query("SELECT 1").await.map_err(Error::from) };
+        matches!(tokio::time::timeout(limit, ask).await, Ok(Ok(_)))
+    }
+
+    /// Connections open now, and those of them in use.
+    pub fn connections(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size, status.size.saturating_sub(status.available))
+    }
+}
+
+/// One connection outside a pool and without statement limits, for migrations.
+///
+/// # Errors
+/// The variable is missing or unreadable, or the database cannot be reached.
+pub async fn connect_alone(settings: &Settings, name: &'static str) -> Result<tokio_postgres::Client, OpenError> {
+    let target = Target::parse(settings.required(name, "the connection string of the schema's owner")?)?;
+    let (mut config, tls) = prepare(settings, &target)?;
+    config.options("-c lock_timeout=60000 -c timezone=UTC");
+    match tls {
+        Some(tls) => drive(config.connect(tls).await?),
+        None => drive(config.connect(tokio_postgres::NoTls).await?),
+    }
+}
+
+fn drive<S, T>(
+    made: (tokio_postgres::Client, tokio_postgres::Connection<S, T>),
+) -> Result<tokio_postgres::Client, OpenError>
+where
+    tokio_postgres::Connection<S, T>: Future + Send + 'static,
+    <tokio_postgres::Connection<S, T> as Future>::Output: Send,
+{
+    // The connection's own task ends when the client is dropped; its error also reaches the client's pending statement.
+    tokio::spawn(made.1);
+    Ok(made.0)
+}
+
+fn prepare(
+    settings: &Settings,
+    target: &Target,
+) -> Result<(tokio_postgres::Config, Option<MakeRustlsConnect>), OpenError> {
+    let mut config = tokio_postgres::Config::new();
+    config.host(&target.host).port(target.port).dbname(&target.database).user(&target.user);
+    config.application_name("sdk").connect_timeout(WAIT).options(LIMITS);
+    config.keepalives(true).keepalives_idle(Duration::from_secs(30)).tcp_user_timeout(Duration::from_secs(20));
+    if let Some(password) = &target.password {
+        config.password(password.reveal());
+    }
+    if !target.tls {
+        return Ok((config, None));
+    }
+    config.ssl_mode(tokio_postgres::config::SslMode::Require);
+    let trust = match &target.root_certificate {
+        Some(path) => Trust::from_file(path)?,
+        None => Trust::from_settings(settings, &[])?,
+    };
+    Ok((config, Some(MakeRustlsConnect::new(trust.client(&[])?))))
+}
+
+/// A connection taken from the pool; given back when dropped.
+pub struct Connection {
+    object: Object,
+    name: Arc<str>,
+}
+
+/// A transaction; rolled back unless [`Transaction::commit`] is called.
+pub struct Transaction<'a> {
+    inner: deadpool_postgres::Transaction<'a>,
+    name: Arc<str>,
+}
+
+impl Connection {
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// The database is gone.
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, Error> {
+        Ok(Transaction { inner: self.object.transaction().await?, name: self.name.clone() })
+    }
+}
+
+impl Transaction<'_> {
+    /// Makes the transaction's changes durable.
+    ///
+    /// # Errors
+    /// A deferred constraint, or the database went away: then it is unknown whether the changes were made.
+    pub async fn commit(self) -> Result<(), Error> {
+        let span = span(&self.name, "COMMIT");
+        finish(self.inner.commit().instrument(span.clone()).await.map_err(Error::from), &span)
+    }
+}
+
+/// Statements, on a connection or in a transaction. SQL is always a literal of the program; values are always bound.
+pub trait Queries: Sync {
+    /// All rows.
+    fn query(&self, sql: &'static str, params: &[Param<'_>]) -> impl Future<Output = Result<Vec<Row>, Error>> + Send;
+
+    /// Runs a statement; how many rows it changed.
+    fn execute(&self, sql: &'static str, params: &[Param<'_>]) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// The first row, if there is one.
+    fn first(
+        &self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> impl Future<Output = Result<Option<Row>, Error>> + Send {
+        async move { Ok(self.query(sql, params).await?.into_iter().next()) }
+    }
+}
+
+macro_rules! queries {
+    ($type:ty, $field:ident) => {
+        impl Queries for $type {
+            async fn query(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
+                let span = span(&self.name, sql);
+                let work = async {
+                    let statement = self.$field.prepare_cached(sql).await?;
+                    Ok(self.$field.query(&statement, params).await?)
+                };
+                finish(work.instrument(span.clone()).await, &span)
+            }
+
+            async fn execute(&self, sql: &'static str, params: &[Param<'_>]) -> Result<u64, Error> {
+                let span = span(&self.name, sql);
+                let work = async {
+                    let statement = self.$field.prepare_cached(sql).await?;
+                    Ok(self.$field.execute(&statement, params).await?)
+                };
+                finish(work.instrument(span.clone()).await, &span)
+            }
+        }
+    };
+}
+queries!(Connection, object);
+queries!(Transaction<'_>, inner);
+
+fn span(database: &str, sql: &'static str) -> Span {
+    let operation = sql.split_whitespace().next().unwrap_or("SQL");
+    tracing::info_span!(
+        "sql",
+        otel.name = operation,
+        otel.kind = "client",
+        db.system.name = "postgresql",
+        db.namespace = database,
+        db.operation.name = operation,
+        db.query.text = sql,
+        error.type = Empty,
+    )
+}
+
+fn finish<T>(result: Result<T, Error>, span: &Span) -> Result<T, Error> {
+    if let Err(error) = &result {
+        let code = error.code().map_or("unavailable", |c| c.code());
+        span.record("error.type", code);
+    }
+    result
+}

@@ -1,0 +1,27 @@
+//! What an application imports to run on a platform of the App Service kind, and the only thing of ours it may import.
+//!
+//! Everything here speaks the field's own formats, so an application that uses this crate also runs where no Stampwright is:
+//! settings are environment variables, the database is PostgreSQL, sign-in is OpenID Connect, telemetry is OTLP over HTTP.
+//!
+//! - [`Settings`]: environment variables by name; an error names the variable and never shows its value.
+//! - [`database`]: a pool that survives database restarts, TLS always verified, each statement a dependency span.
+//! - [`migrations`]: ordered SQL files, applied once, guarded by a lock and by checksums.
+//! - [`oidc`]: sign-in as a relying party (code flow, PKCE, ID tokens checked by the issuer's keys).
+//! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.
+//! - [`https`]: the small HTTPS client that the others use.
+//!
+//! It never listens on anything, never starts a process and never writes a file.
+
+pub mod database;
+pub mod https;
+pub mod migrations;
+pub mod oidc;
+pub mod seal;
+mod secret;
+mod settings;
+pub mod telemetry;
+mod trust;
+
+pub use secret::Secret;
+pub use settings::{Settings, SettingsError};
+pub use trust::{Trust, TrustError};

@@ -1,0 +1,242 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run a whole cloud system from one file, on one machine and with real parts.
+#[derive(Parser)]
+#[command(name = "stamp", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Print data as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Which stamp of which system.
+#[derive(Args, Clone)]
+pub struct Of {
+    /// The system: a folder with `system.toml`, such as systems/time-tracker, or its name
+    pub system: String,
+    /// The stamp's name
+    #[arg(long, default_value = "dev")]
+    pub stamp: String,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Bring a stamp up; run again, it changes only what has changed
+    Up {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Show what `up` would do; nothing is changed
+    Plan {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Show a stamp's resources, or all stamps
+    Status {
+        /// The system; without it all stamps are listed
+        system: Option<String>,
+        #[arg(long, default_value = "dev")]
+        stamp: String,
+    },
+    /// Show the logs of a stamp
+    Logs {
+        #[command(flatten)]
+        of: Of,
+        /// Only this resource, such as service.web
+        resource: Option<String>,
+        /// Go on with what comes
+        #[arg(short, long)]
+        follow: bool,
+        /// Only lines that contain this text
+        #[arg(long)]
+        grep: Option<String>,
+        /// How far back: 90s, 10m, 2h, 7d
+        #[arg(long, default_value = "1h")]
+        since: String,
+        /// Lines at the most
+        #[arg(short = 'n', long, default_value_t = 200)]
+        lines: usize,
+    },
+    /// Show traces: the latest, or one by its id
+    Traces {
+        #[command(flatten)]
+        of: Of,
+        /// A trace id
+        id: Option<String>,
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+    },
+    /// Ask the telemetry in SQL: views logs, spans, metrics
+    Query {
+        #[command(flatten)]
+        of: Of,
+        sql: String,
+        /// Days back, today included
+        #[arg(long, default_value_t = 7)]
+        days: u32,
+        #[arg(short = 'n', long, default_value_t = 1000)]
+        lines: usize,
+    },
+    /// Print the address to open in a browser
+    Open {
+        #[command(flatten)]
+        of: Of,
+        /// The resource: edge or identity.main
+        #[arg(default_value = "edge")]
+        resource: String,
+    },
+    /// Run a command as a service runs: its identity, its names, its CA, its settings
+    Exec {
+        #[command(flatten)]
+        of: Of,
+        /// The service, such as web
+        service: String,
+        /// The command and its arguments, after --
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Secrets of a stamp
+    Secret {
+        #[command(subcommand)]
+        verb: SecretVerb,
+    },
+    /// People of a stamp
+    User {
+        #[command(subcommand)]
+        verb: UserVerb,
+    },
+    /// Stop a stamp; its data stays
+    Down {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Remove a stamp with all its data
+    Destroy {
+        #[command(flatten)]
+        of: Of,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The record of who did what
+    Audit {
+        #[command(subcommand)]
+        verb: AuditVerb,
+    },
+    /// Say what this machine can isolate, and what it refuses
+    Doctor,
+    /// Write a commented system.toml to start from
+    Init {
+        /// The folder to write it in
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Tell more about an error code, such as S0209
+    Explain { code: String },
+    /// Print the JSON Schema of system.toml
+    Schema,
+    /// Run a part of Stampwright (started by it, not by people)
+    #[command(hide = true)]
+    Serve {
+        #[command(subcommand)]
+        role: Role,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum SecretVerb {
+    /// Set a secret; its value is read from standard input
+    Set {
+        #[command(flatten)]
+        of: Of,
+        name: String,
+        /// The vault, where there is more than one
+        #[arg(long)]
+        vault: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum UserVerb {
+    /// Invite a person; prints a link that works once
+    Add {
+        #[command(flatten)]
+        of: Of,
+        email: String,
+        /// The person's name; the e-mail's first part without it
+        #[arg(long)]
+        name: Option<String>,
+        /// A group; may be given more than once
+        #[arg(long = "group")]
+        groups: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum AuditVerb {
+    /// Check the chain of a stamp's record, or of a folder with a copy of it; nothing needs to run
+    Verify {
+        /// A system, or a folder of audit records
+        system: String,
+        #[arg(long, default_value = "dev")]
+        stamp: String,
+    },
+    /// Show records, the newest first
+    Show {
+        #[command(flatten)]
+        of: Of,
+        /// Only what this actor did, such as service.web
+        #[arg(long)]
+        actor: Option<String>,
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Role {
+    Supervisor {
+        #[arg(long)]
+        home: PathBuf,
+    },
+    Shim {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Template {
+        #[arg(long)]
+        bin: PathBuf,
+        #[arg(long)]
+        to: PathBuf,
+    },
+    Gateway {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Vault {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Identity {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Telemetry {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Audit {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Postgres {
+        #[arg(long)]
+        config: PathBuf,
+    },
+}

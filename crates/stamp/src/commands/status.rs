@@ -1,0 +1,53 @@
+//! `stamp status`.
+
+use std::process::ExitCode;
+
+use api::supervisor::{StampLine, Status};
+
+use crate::{connect, screen, target};
+
+pub async fn run(system: Option<&str>, stamp: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let client = connect::supervisor(&connect::home()?).await?;
+    let Some(system) = system else {
+        let lines: Vec<StampLine> = connect::answer(&client, client.send("GET", "/stamps", None).await?)?;
+        if json {
+            screen::data(&serde_json::to_string(&lines)?);
+        } else if lines.is_empty() {
+            screen::talk("No stamp yet. Bring one up: stamp up systems/time-tracker");
+        } else {
+            let rows: Vec<Vec<String>> =
+                lines.into_iter().map(|l| vec![l.system, l.stamp, l.wanted, l.folder.display().to_string()]).collect();
+            screen::table(&["SYSTEM", "STAMP", "WANTED", "FROM"], &rows);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let name = target::name(system)?;
+    let status: Status =
+        connect::answer(&client, client.send("GET", &format!("/status?system={name}&stamp={stamp}"), None).await?)?;
+    if json {
+        screen::data(&serde_json::to_string(&status)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    screen::talk(&format!("{} is {}", screen::bold(&format!("{}/{}", status.system, status.stamp)), status.state));
+    let rows: Vec<Vec<String>> = status
+        .resources
+        .iter()
+        .map(|r| {
+            let pids: Vec<String> = r.pids.iter().take(2).map(u32::to_string).collect();
+            vec![
+                r.name.clone(),
+                r.state.clone(),
+                r.address.clone(),
+                pids.join(" "),
+                format!("{:.1} MiB", r.pss_bytes as f64 / 1_048_576.0),
+                r.restarts.to_string(),
+                r.note.clone(),
+            ]
+        })
+        .collect();
+    screen::table(&["RESOURCE", "STATE", "ADDRESS", "SHIM, PID", "PSS", "RESTARTS", "NOTE"], &rows);
+    for (name, url) in &status.urls {
+        screen::talk(&format!("{name}: {url}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,302 @@
+//! Carries a plan out: each step is recorded, done, recorded; steps that need nothing of each other run side by side.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use api::{
+    identity::UserRequest,
+    supervisor::{Event, Ready, StepState},
+};
+use model::{
+    Kind, Resource, ResourceId, System,
+    plan::{self, Act, Plan, Step},
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    Error,
+    authority::Authority,
+    compose::Composed,
+    journal::StampRow,
+    layout::Layout,
+    people, place, ready, secrets,
+    reconcile::blocking,
+    stamp::{Ground, Work},
+};
+
+/// Everything that the steps of one plan stand on.
+pub struct Scene {
+    pub row: StampRow,
+    pub system: System,
+    pub layout: Layout,
+    pub authority: Authority,
+    pub composed: Vec<Composed>,
+    pub migrations: BTreeMap<ResourceId, Composed>,
+}
+
+/// What is worth telling at the end.
+#[derive(Default)]
+pub struct Outcome {
+    pub missing: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// What one step leaves behind.
+#[derive(Default)]
+struct Done {
+    note: String,
+    missing: Vec<String>,
+}
+
+/// Carries the plan out. On a failure, steps under way are cut: every step may be.
+pub async fn run(ground: &Arc<Ground>, scene: &Arc<Scene>, plan: Plan, work: &Work) -> Result<Outcome, Error> {
+    let mut outcome = Outcome::default();
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    let mut waiting: Vec<Step> = plan.steps;
+    let mut running: JoinSet<(String, u64, Result<Done, Error>)> = JoinSet::new();
+    loop {
+        let (now, later): (Vec<Step>, Vec<Step>) =
+            waiting.into_iter().partition(|step| step.needs.iter().all(|need| done.contains(need)));
+        waiting = later;
+        for step in now {
+            running.spawn(one(ground.clone(), scene.clone(), step, work.clone()));
+        }
+        let next = tokio::select! {
+            next = running.join_next() => next,
+            () = work.cancel.asked() => {
+                running.shutdown().await;
+                return Err(Error::Interrupted(format!("{}/{}", scene.row.system, scene.row.stamp)));
+            }
+        };
+        let Some(next) = next else { return Ok(outcome) };
+        let (id, milliseconds, result) = next.map_err(|e| Error::Fault(format!("a step failed: {e}")))?;
+        match result {
+            Ok(left) => {
+                work.feed.tell(Event::Step { id: id.clone(), state: StepState::Done, milliseconds, note: left.note });
+                outcome.missing.extend(left.missing.into_iter().filter(|m| !outcome.missing.contains(m)).collect::<Vec<_>>());
+                done.insert(id);
+            }
+            Err(error) => {
+                work.feed.tell(Event::Step { id, state: StepState::Failed, milliseconds, note: error.to_string() });
+                running.shutdown().await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+async fn one(ground: Arc<Ground>, scene: Arc<Scene>, step: Step, work: Work) -> (String, u64, Result<Done, Error>) {
+    let started = Instant::now();
+    let (system, stamp) = (scene.row.system.clone(), scene.row.stamp.clone());
+    let id = step.id.clone();
+    work.feed.tell(Event::Step { id: id.clone(), state: StepState::Running, milliseconds: 0, note: String::new() });
+    let result: Result<Done, Error> = async {
+        ground.journal.step(&system, &stamp, &id, "begun", ground.clock.now_ms(), "")?;
+        let done = act(&ground, &scene, &step, &work, started).await?;
+        ground.journal.step(&system, &stamp, &id, "done", ground.clock.now_ms(), &done.note)?;
+        Ok(done)
+    }
+    .await;
+    if let Err(error) = &result {
+        // The failure itself is what is told; that it could not be written down as well would add nothing.
+        let _ = ground.journal.step(&system, &stamp, &id, "failed", ground.clock.now_ms(), &error.to_string());
+    }
+    (id, started.elapsed().as_millis() as u64, result)
+}
+
+async fn act(ground: &Arc<Ground>, scene: &Arc<Scene>, step: &Step, work: &Work, started: Instant) -> Result<Done, Error> {
+    let note = |note: String| {
+        let milliseconds = started.elapsed().as_millis() as u64;
+        work.feed.tell(Event::Step { id: step.id.clone(), state: StepState::Waiting, milliseconds, note });
+    };
+    match &step.act {
+        // Done while the scene was set; the step is in the plan because it is part of what happens.
+        Act::Prepare => Ok(Done { note: address_note(scene)?, ..Done::default() }),
+        Act::Start { workload } | Act::Replace { workload } => {
+            let replace = matches!(step.act, Act::Replace { .. });
+            let missing = placed(ground, scene, workload, replace).await?;
+            let composed = find(scene, workload)?;
+            ready::wait(&scene.layout, workload, &composed.ready, note).await?;
+            Ok(Done { note: ready_note(scene, composed).await, missing })
+        }
+        Act::Await { workload } => {
+            let composed = find(scene, workload)?;
+            ready::wait(&scene.layout, workload, &composed.ready, note).await?;
+            Ok(Done { note: "ran already".into(), ..Done::default() })
+        }
+        Act::Reload { workload } => {
+            let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
+            blocking(move || place::reload(&ground, &scene2.layout, find(&scene2, &name)?)).await?;
+            let composed = find(scene, workload)?;
+            ready::wait(&scene.layout, workload, &composed.ready, note).await?;
+            Ok(Done { note: "took up its new configuration".into(), ..Done::default() })
+        }
+        Act::Secrets { vault } => {
+            let Some(Resource::Vault(declared)) = scene.system.resources.get(vault) else { return Ok(Done::default()) };
+            let note = secrets::ensure(&scene.layout, &scene.authority, &scene.system, vault, declared).await?;
+            Ok(Done { note, ..Done::default() })
+        }
+        Act::Migrate { service } => migrate(ground, scene, service, note).await,
+        Act::FirstPerson { identity } => first_person(ground, scene, identity).await,
+        Act::Remove { workload } => {
+            let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
+            blocking(move || place::stop(&ground, &scene2.layout, &name)).await?;
+            Ok(Done::default())
+        }
+    }
+}
+
+fn find<'a>(scene: &'a Scene, workload: &str) -> Result<&'a Composed, Error> {
+    scene.composed.iter().find(|c| c.workload == workload).ok_or_else(|| Error::Fault(format!("{workload} was not composed")))
+}
+
+async fn placed(ground: &Arc<Ground>, scene: &Arc<Scene>, workload: &str, replace: bool) -> Result<Vec<String>, Error> {
+    let (ground, scene, workload) = (ground.clone(), scene.clone(), workload.to_owned());
+    blocking(move || {
+        if replace {
+            place::stop(&ground, &scene.layout, &workload)?;
+        }
+        place::place(&ground, &scene.layout, &scene.authority, find(&scene, &workload)?)
+    })
+    .await
+}
+
+async fn migrate(ground: &Arc<Ground>, scene: &Arc<Scene>, service: &ResourceId, note: impl FnMut(String)) -> Result<Done, Error> {
+    let Some(composed) = scene.migrations.get(service) else { return Ok(Done::default()) };
+    let workload = composed.workload.clone();
+    let place_one = {
+        let (ground, scene, service) = (ground.clone(), scene.clone(), service.clone());
+        move || {
+            let Some(composed) = scene.migrations.get(&service) else { return Ok(()) };
+            // One that ran before and failed, or was cut, is not adopted: a migration runs anew and to its end.
+            place::stop(&ground, &scene.layout, &composed.workload)?;
+            place::place(&ground, &scene.layout, &scene.authority, composed).map(drop)
+        }
+    };
+    blocking(place_one).await?;
+    let waited = ready::wait(&scene.layout, &workload, &composed.ready, note).await;
+    let stopped = {
+        let (ground, scene, workload) = (ground.clone(), scene.clone(), workload.clone());
+        blocking(move || place::stop(&ground, &scene.layout, &workload)).await
+    };
+    match waited {
+        Err(Error::KeepsEnding { how, tail, .. }) => return Err(Error::Migration { service: service.to_string(), how, tail }),
+        other => other?,
+    }
+    stopped?;
+    ground.journal.set_fact(&scene.row.system, &scene.row.stamp, &format!("migrated/{service}"), &composed.digest())?;
+    Ok(Done::default())
+}
+
+async fn first_person(ground: &Arc<Ground>, scene: &Arc<Scene>, identity: &ResourceId) -> Result<Done, Error> {
+    let Some(Resource::Identity(declared)) = scene.system.resources.get(identity) else { return Ok(Done::default()) };
+    let groups = declared.admin_group.iter().cloned().collect();
+    let request = UserRequest { email: people::FIRST_ADMIN.into(), name: "Administrator".into(), groups };
+    let answer = people::invite(&scene.layout, identity, &request).await?;
+    if let Some(link) = answer.link {
+        ground.journal.set_fact(&scene.row.system, &scene.row.stamp, "admin-link", &link)?;
+    }
+    Ok(Done { note: people::FIRST_ADMIN.into(), ..Done::default() })
+}
+
+fn address_note(scene: &Scene) -> Result<String, Error> {
+    let Some(first) = scene.composed.first() else { return Ok(String::new()) };
+    let [a, b, c, _] = scene.layout.ip(&first.workload)?.octets();
+    Ok(format!("{a}.{b}.{c}.0/24, {}", scene.layout.zone))
+}
+
+async fn ready_note(scene: &Scene, composed: &Composed) -> String {
+    if composed.template.is_some() {
+        let client = api::client::Client::unix(scene.layout.control(&composed.workload));
+        if let Ok(status) = client.get::<api::postgres::PostgresStatus>("/status").await {
+            return format!("PostgreSQL {} from {}", status.version, status.bin.display());
+        }
+    }
+    String::new()
+}
+
+/// The stamp as it serves.
+pub fn ready(scene: &Scene) -> Result<Ready, Error> {
+    let mut urls = BTreeMap::new();
+    for id in scene.system.resources.keys() {
+        match id.kind {
+            Kind::Edge | Kind::Identity => {
+                urls.insert(id.to_string(), scene.layout.url(id)?);
+            }
+            Kind::Vault => {
+                urls.insert(id.to_string(), scene.layout.named_url(id));
+            }
+            _ => {}
+        }
+    }
+    Ok(Ready {
+        system: scene.row.system.clone(),
+        stamp: scene.row.stamp.clone(),
+        title: scene.system.title.clone(),
+        seconds: 0.0,
+        urls,
+        ca: scene.layout.ca(),
+        admin_link: None,
+        missing: Vec::new(),
+        notes: scene.system.unbuilt.iter().map(|path| format!("declared and not carried out yet: {path}")).collect(),
+    })
+}
+
+/// Ends every workload, the entry first; `destroy` removes what is left of the stamp.
+pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destroy: bool) -> Result<(), Error> {
+    let layout = Arc::new(Layout::read(&ground.home, &ground.journal, &ground.machine, row)?);
+    let order = plan::down(layout.workloads().map(|w| w.workload.clone()));
+    work.feed.tell(Event::Plan {
+        steps: order
+            .iter()
+            .map(|w| format!("stop {w}"))
+            .chain(destroy.then(|| "remove its data".to_owned()))
+            .map(|id| api::supervisor::PlannedStep { id, needs: Vec::new() })
+            .collect(),
+    });
+    let mut failed = None;
+    for workload in order {
+        let id = format!("stop {workload}");
+        let started = Instant::now();
+        work.feed.tell(Event::Step { id: id.clone(), state: StepState::Running, milliseconds: 0, note: String::new() });
+        let result = {
+            let (ground, layout, workload) = (ground.clone(), layout.clone(), workload.clone());
+            blocking(move || place::stop(&ground, &layout, &workload)).await
+        };
+        let milliseconds = started.elapsed().as_millis() as u64;
+        match result {
+            Ok(()) => work.feed.tell(Event::Step { id, state: StepState::Done, milliseconds, note: String::new() }),
+            Err(error) => {
+                // The others are ended all the same.
+                work.feed.tell(Event::Step { id, state: StepState::Failed, milliseconds, note: error.to_string() });
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let _ = std::fs::remove_dir_all(&layout.sockets);
+    if destroy {
+        let (ground, row, folder) = (ground.clone(), row.clone(), layout.folder.clone());
+        blocking(move || remove(&ground, &row, &folder)).await?;
+    }
+    Ok(())
+}
+
+fn remove(ground: &Ground, row: &StampRow, folder: &std::path::Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", folder)(e)),
+        _ => {}
+    }
+    if let Ok(entries) = std::fs::read_dir(ground.home.apps()) {
+        let prefix = format!("{}.{}.", row.system, row.stamp);
+        for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)) {
+            std::fs::remove_dir_all(entry.path()).map_err(Error::file("remove", entry.path()))?;
+        }
+    }
+    ground.journal.forget(&row.system, &row.stamp)
+}

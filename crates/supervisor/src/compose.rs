@@ -1,0 +1,651 @@
+//! What a workload is started with: made from the declaration and the layout alone, so that two runs make the same.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use api::{
+    audit::AuditConfig,
+    context::{ContextFile, IdentityRef, RoleFile, secret},
+    gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Route, TlsMin, Upstream},
+    identity::{Client, IdentityConfig},
+    postgres::PostgresConfig,
+    shim::{IdentityEndpoint, ShimConfig, StopSignal},
+    telemetry::TelemetryConfig,
+    vault::{Assignment, VaultConfig, VaultRole},
+};
+use model::{
+    Kind, Principal, Resource, ResourceId, System,
+    resource::{Service, Source, Unresolved},
+    value::{Output, Value},
+};
+
+use crate::{
+    Error, Home,
+    files::digest,
+    journal::StampRow,
+    layout::{Layout, at},
+};
+
+/// Who the supervisor is to the stamp's own roles.
+pub const OPERATOR: &str = "supervisor";
+/// The shim puts the workload's ingestion key in place of this text.
+const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
+
+/// Everything a workload is placed with, but for keys.
+pub struct Composed {
+    pub workload: String,
+    pub shim: ShimConfig,
+    /// The role's own file; None for a service.
+    pub role: Option<Vec<u8>>,
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// The role answers `/health` on its control socket.
+    pub control: bool,
+    /// Root keys that the role is handed, by secret name, and the name of the key in the authority.
+    pub keys: Vec<(&'static str, String)>,
+    /// Names in its certificate; empty: it has none.
+    pub tls_names: Vec<String>,
+    pub limits: drivers::Limits,
+    pub ready: Ready,
+    /// A new role file is taken up by SIGHUP.
+    pub reloads: bool,
+    /// The engine's `bin` and the template its data begins as.
+    pub template: Option<(PathBuf, PathBuf)>,
+}
+
+/// How readiness is seen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ready {
+    /// `/health` on the control socket.
+    Control,
+    /// `GET path` answers 200.
+    Http { at: SocketAddr, path: String },
+    /// The port takes connections.
+    Port(SocketAddr),
+    /// The process runs.
+    Running,
+    /// It ended with success.
+    Done,
+}
+
+impl Composed {
+    /// Digest of what needs a new process when it changes.
+    pub fn digest(&self) -> String {
+        let mut text = serde_json::to_string(&self.shim).unwrap_or_default();
+        text.push_str(&format!("{:?}{:?}{:?}{:?}", self.listeners, self.limits, self.tls_names, self.keys));
+        if !self.reloads {
+            text.push_str(&String::from_utf8_lossy(self.role.as_deref().unwrap_or_default()));
+        }
+        digest(text.as_bytes())
+    }
+
+    /// Digest of what can be taken up while running.
+    pub fn role_digest(&self) -> String {
+        digest(self.role.as_deref().unwrap_or_default())
+    }
+}
+
+/// Makes every workload of a stamp.
+pub struct Composer<'a> {
+    pub home: &'a Home,
+    pub row: &'a StampRow,
+    pub system: &'a System,
+    pub layout: &'a Layout,
+    /// The kept copy of this binary.
+    pub stamp_binary: &'a Path,
+    /// Workloads share our user.
+    pub shared_user: bool,
+}
+
+impl Composer<'_> {
+    /// All workloads in the order of the declaration.
+    pub fn all(&self) -> Result<Vec<Composed>, Error> {
+        let mut all = Vec::new();
+        for id in &self.system.order {
+            let Some(resource) = self.system.resources.get(id) else { continue };
+            for workload in model::plan::workloads(id, resource) {
+                all.push(self.one(id, resource, &workload)?);
+            }
+        }
+        Ok(all)
+    }
+
+    fn one(&self, id: &ResourceId, resource: &Resource, workload: &str) -> Result<Composed, Error> {
+        match resource {
+            Resource::Service(service) => self.service(id, service, workload),
+            Resource::Edge(edge) => self.role(id, "gateway", self.gateway(edge)?, true, Vec::new()),
+            Resource::Vault(vault) => {
+                let keys = vec![(secret::VAULT_KEK, format!("vault-kek/{}", id.name)), ship_key(id)];
+                self.role(id, "vault", self.vault(id, vault), true, keys)
+            }
+            Resource::Identity(identity) => {
+                let keys = vec![(secret::IDENTITY_ROOT, "identity-root".into()), ship_key(id)];
+                self.role(id, "identity", self.identity(id, identity)?, true, keys)
+            }
+            Resource::Telemetry(telemetry) => {
+                let config = TelemetryConfig {
+                    retention_days: days(telemetry.retention),
+                    sources: self.sources(),
+                    ..default_telemetry()
+                };
+                self.role(id, "telemetry", config, false, vec![(secret::TELEMETRY_ROOT, "telemetry-root".into())])
+            }
+            Resource::Audit(audit) => {
+                let config = AuditConfig { retention_days: days(audit.retention), sources: self.acting_roles() };
+                self.role(id, "audit", config, false, vec![(secret::AUDIT_ROOT, "audit-root".into())])
+            }
+            Resource::Postgres(postgres) => self.postgres(id, postgres),
+            other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
+        }
+    }
+
+    /// The migration of a service: run once, with an identity and a database role of its own.
+    pub fn migration(&self, id: &ResourceId, service: &Service) -> Result<Option<Composed>, Error> {
+        let Some(migrate) = &service.migrate else { return Ok(None) };
+        let workload = format!("{id}.migrate");
+        let mut shim = self.shim(&workload, id, &workload)?;
+        shim.run = self.program(&workload, &migrate.run)?;
+        shim.directory = self.directory(id, service, &migrate.run, &workload)?;
+        shim.env = self.environment(&workload, &migrate.env, None)?;
+        shim.once = true;
+        shim.unresolved_as_text = false;
+        Ok(Some(Composed {
+            workload,
+            shim,
+            role: None,
+            listeners: Vec::new(),
+            control: false,
+            keys: Vec::new(),
+            tls_names: Vec::new(),
+            limits: drivers::Limits::default(),
+            ready: Ready::Done,
+            reloads: false,
+            template: None,
+        }))
+    }
+
+    /// A command of a person in the place of a service.
+    pub fn command(&self, id: &ResourceId, service: &Service, command: &[String], directory: &Path) -> Result<ShimConfig, Error> {
+        let workload = id.to_string();
+        let mut shim = self.service(id, service, &workload)?.shim;
+        shim.run = command.to_vec();
+        shim.directory = directory.into();
+        shim.foreground = true;
+        Ok(shim)
+    }
+
+    fn service(&self, id: &ResourceId, service: &Service, workload: &str) -> Result<Composed, Error> {
+        let Source::Run(run) = &service.program.source else {
+            return Err(Error::NotBuilt(format!("{id}'s image (processes, not containers yet)")));
+        };
+        let ip = self.layout.ip(workload)?;
+        let port = service.port.map(|p| self.layout.port(p));
+        let mut shim = self.shim(workload, id, &id.to_string())?;
+        shim.run = self.program(workload, run)?;
+        shim.directory = self.directory(id, service, run, workload)?;
+        shim.env = self.environment(workload, &service.env, port)?;
+        shim.unresolved_as_text = service.unresolved == Unresolved::Text;
+        shim.stop_grace_ms = service.stop_grace.as_millis() as u64;
+        let ready = match (port, &service.health) {
+            (Some(port), Some(path)) => Ready::Http { at: at(ip, port), path: path.clone() },
+            (Some(port), None) => Ready::Port(at(ip, port)),
+            (None, _) => Ready::Running,
+        };
+        Ok(Composed {
+            workload: workload.into(),
+            shim,
+            role: None,
+            listeners: Vec::new(),
+            control: false,
+            keys: Vec::new(),
+            tls_names: Vec::new(),
+            limits: self.limits(&Resource::Service(service.clone())),
+            ready,
+            reloads: false,
+            template: None,
+        })
+    }
+
+    fn role<C: serde::Serialize>(
+        &self,
+        id: &ResourceId,
+        role: &str,
+        config: C,
+        reloads: bool,
+        keys: Vec<(&'static str, String)>,
+    ) -> Result<Composed, Error> {
+        let workload = id.to_string();
+        let ip = self.layout.ip(&workload)?;
+        let mut shim = self.shim(&workload, id, &workload)?;
+        let config_path = self.layout.place(&workload).join("config.json");
+        shim.run = vec![
+            self.stamp_binary.display().to_string(),
+            "serve".into(),
+            role.into(),
+            "--config".into(),
+            config_path.display().to_string(),
+        ];
+        shim.pass_secrets = keys.iter().map(|(name, _)| (*name).to_owned()).collect();
+        shim.pass_secrets.extend([secret::TLS_CERT.to_owned(), secret::TLS_KEY.to_owned()]);
+        shim.identity = None;
+        let audit = self.first(Kind::Audit).map(|audit| self.layout.url(&audit)).transpose()?;
+        let identity = match self.first(Kind::Identity) {
+            Some(identity) => {
+                let issuer = self.layout.url(&identity)?;
+                Some(IdentityRef { jwks: format!("{issuer}/jwks"), issuer, tenant: self.layout.tenant.clone() })
+            }
+            None => None,
+        };
+        let file = RoleFile {
+            version: 1,
+            context: ContextFile {
+                system: self.system.name.clone(),
+                stamp: self.system.stamp.clone(),
+                resource: workload.clone(),
+                data: self.layout.place(&workload).join("data"),
+                ca: self.layout.ca(),
+                hosts: self.layout.hosts(self.system)?,
+                identity,
+                audit: audit.filter(|_| id.kind != Kind::Audit),
+                clock_offset_ms: 0,
+            },
+            config,
+        };
+        let port = self.layout.https_port(id.kind);
+        let mut listeners = Vec::new();
+        if id.kind != Kind::Postgres {
+            listeners.push(("https".to_owned(), at(ip, port)));
+        }
+        if id.kind == Kind::Edge {
+            listeners.push(("http".to_owned(), at(ip, self.layout.port(80))));
+        }
+        let mut tls_names = vec![self.layout.name(id)];
+        if let Some(Resource::Vault(vault)) = self.system.resources.get(id)
+            && self.system.cloud_names
+        {
+            tls_names.push(format!("{}.vault.azure.net", vault.cloud_name.as_deref().unwrap_or(&id.name)));
+        }
+        let limits = self.system.resources.get(id).map(|r| self.limits(r)).unwrap_or_default();
+        Ok(Composed {
+            role: Some(serde_json::to_vec_pretty(&file).map_err(|e| Error::Fault(e.to_string()))?),
+            workload,
+            shim,
+            listeners,
+            control: true,
+            keys,
+            tls_names,
+            limits,
+            ready: Ready::Control,
+            reloads,
+            template: None,
+        })
+    }
+
+    /// The part of a shim's configuration that all workloads share.
+    fn shim(&self, workload: &str, id: &ResourceId, identity_name: &str) -> Result<ShimConfig, Error> {
+        let place = self.layout.place(workload);
+        let telemetry = self.first(Kind::Telemetry).filter(|t| t != id);
+        let telemetry = telemetry.map(|t| self.layout.url(&t)).transpose()?;
+        let identity = match self.first(Kind::Identity) {
+            Some(role) => {
+                let mut vaults = BTreeMap::new();
+                for (vault, declared) in self.system.vaults() {
+                    let url = self.layout.named_url(vault);
+                    vaults.insert(vault.name.clone(), url.clone());
+                    if let Some(cloud) = &declared.cloud_name {
+                        vaults.insert(cloud.clone(), url);
+                    }
+                }
+                Some(IdentityEndpoint {
+                    identity: self.layout.url(&role)?,
+                    listen: IpAddr::V4(self.layout.ip(workload).or_else(|_| self.layout.ip(&id.to_string()))?),
+                    shared_user: self.shared_user,
+                    vaults,
+                })
+            }
+            None => None,
+        };
+        let mut env = BTreeMap::new();
+        env.insert("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+        env.insert("LANG".into(), "C.UTF-8".into());
+        env.insert("HOME".into(), place.join("data").display().to_string());
+        Ok(ShimConfig {
+            version: 1,
+            system: self.system.name.clone(),
+            stamp: self.system.stamp.clone(),
+            resource: identity_name.into(),
+            run: Vec::new(),
+            directory: place.join("data"),
+            env,
+            pass_secrets: Vec::new(),
+            log_dir: place.join("log"),
+            log_bytes: 10 * 1024 * 1024,
+            log_files: 5,
+            once: false,
+            foreground: false,
+            keep_orphans: false,
+            stop_signal: StopSignal::Term,
+            stop_grace_ms: 10_000,
+            identity,
+            telemetry,
+            ca: self.layout.ca(),
+            hosts: self.layout.hosts(self.system)?,
+            unresolved_as_text: false,
+        })
+    }
+
+    /// The environment of an application: what App Service gives, what SDKs read to trust the CA, and what is declared.
+    fn environment(&self, workload: &str, declared: &BTreeMap<String, Value>, port: Option<u16>) -> Result<BTreeMap<String, String>, Error> {
+        let place = self.layout.place(workload);
+        let bundle = self.layout.bundle().display().to_string();
+        let resource = model::plan::resource_of(workload);
+        let mut env: BTreeMap<String, String> = BTreeMap::new();
+        let mut set = |name: &str, value: String| {
+            env.insert(name.to_owned(), value);
+        };
+        set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+        set("LANG", "C.UTF-8".into());
+        set("HOME", place.join("data").display().to_string());
+        // One variable a client family; none of them reads another's (research notes on Azure SDKs, section 0).
+        for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
+            set(name, bundle.clone());
+        }
+        if let Ok(ip) = self.layout.ip(workload) {
+            set("LISTEN_ADDRESS", ip.to_string());
+            if let Some(port) = port {
+                set("PORT", port.to_string());
+                set("ASPNETCORE_URLS", format!("http://{ip}:{port}"));
+            }
+        }
+        let short = resource.split('.').nth(1).unwrap_or(resource);
+        set("WEBSITE_SITE_NAME", format!("{}-{short}", self.system.name));
+        set("WEBSITE_INSTANCE_ID", digest(self.layout.mark(workload).as_bytes()));
+        if let Some(edge) = self.system.edge().map(|_| ResourceId::edge()) {
+            let url = self.layout.url(&edge)?;
+            set("WEBSITE_HOSTNAME", url.trim_start_matches("https://").to_owned());
+        }
+        set("REGION_NAME", self.system.region.clone().unwrap_or_else(|| "local".into()));
+        if let Some(telemetry) = self.first(Kind::Telemetry) {
+            set("OTEL_EXPORTER_OTLP_ENDPOINT", self.layout.url(&telemetry)?);
+            set("OTEL_EXPORTER_OTLP_CERTIFICATE", bundle.clone());
+            set("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf".into());
+            set("OTEL_SERVICE_NAME", resource.to_owned());
+            set(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                format!("service.namespace={},deployment.environment.name={}", self.system.name, self.system.stamp),
+            );
+        }
+        for (name, value) in declared {
+            let text = value.fill(|id, output| self.output(id, output))?;
+            set(name, text);
+        }
+        Ok(env)
+    }
+
+    /// What a resource gives out.
+    fn output(&self, id: &ResourceId, output: Output) -> Result<String, Error> {
+        let layout = self.layout;
+        Ok(match (id.kind, output) {
+            (Kind::Edge | Kind::Identity, Output::Url) | (Kind::Identity, Output::Issuer) => layout.url(id)?,
+            (Kind::Identity, Output::Tenant) => layout.tenant.clone(),
+            (Kind::Vault, Output::Url) => layout.named_url(id),
+            (Kind::Telemetry, Output::Endpoint) => layout.url(id)?,
+            (Kind::Telemetry, Output::ConnectionString) => {
+                format!("InstrumentationKey={INGEST_KEY};IngestionEndpoint={}/", layout.url(id)?)
+            }
+            (Kind::Service, Output::Url) => {
+                format!("http://{}:{}", layout.reach(id)?, self.service_port(id))
+            }
+            (_, Output::Host) => layout.reach(id)?,
+            (Kind::Postgres, Output::Port) => match self.system.resources.get(id) {
+                Some(Resource::Postgres(p)) => layout.port(p.port).to_string(),
+                _ => String::new(),
+            },
+            (Kind::Service, Output::Port) => self.service_port(id).to_string(),
+            (kind, Output::Port) => layout.https_port(kind).to_string(),
+            (kind, output) => return Err(Error::NotBuilt(format!("`{output}` of {kind}"))),
+        })
+    }
+
+    fn service_port(&self, id: &ResourceId) -> u16 {
+        match self.system.resources.get(id) {
+            Some(Resource::Service(s)) => s.port.map_or(0, |p| self.layout.port(p)),
+            _ => 0,
+        }
+    }
+
+    fn gateway(&self, edge: &model::resource::Edge) -> Result<GatewayConfig, Error> {
+        let mut upstreams = BTreeMap::new();
+        let mut routes = Vec::new();
+        for route in &edge.routes {
+            let Some(Resource::Service(service)) = self.system.resources.get(&route.to) else { continue };
+            let port = self.service_port(&route.to);
+            let mut targets = Vec::new();
+            for workload in model::plan::workloads(&route.to, &Resource::Service(service.clone())) {
+                targets.push(at(self.layout.ip(&workload)?, port));
+            }
+            let health = service.health.as_ref().map(|path| HealthCheck {
+                path: path.clone(),
+                interval_ms: 1000,
+                timeout_ms: 2000,
+                fall: 2,
+                rise: 1,
+            });
+            upstreams.insert(route.to.to_string(), Upstream { targets, health, ..Upstream::default() });
+            routes.push(Route { hosts: route.hosts.clone(), path: route.path.clone(), to: route.to.to_string() });
+        }
+        let standard = EdgeBounds::default();
+        let bounds = edge.limits;
+        let limits = EdgeBounds {
+            header_bytes: bounds.header.map_or(standard.header_bytes, |b| b.0 as usize),
+            headers: bounds.headers.map_or(standard.headers, |n| n as usize),
+            body_bytes: bounds.body.map_or(standard.body_bytes, |b| b.0),
+            upstream_timeout_ms: bounds.timeout.map_or(standard.upstream_timeout_ms, |d| d.as_millis() as u64),
+            connections: bounds.connections.map_or(standard.connections, |n| n as usize),
+            drain_ms: bounds.drain.map_or(standard.drain_ms, |d| d.as_millis() as u64),
+            ..standard
+        };
+        Ok(GatewayConfig {
+            routes,
+            upstreams,
+            tls_min: if edge.tls_min == model::resource::TlsMin::V1_3 { TlsMin::V1_3 } else { TlsMin::V1_2 },
+            https_port: self.layout.https_port(Kind::Edge),
+            limits,
+            hsts_seconds: edge.hsts.as_secs(),
+            access_log: true,
+            ..GatewayConfig::default()
+        })
+    }
+
+    fn vault(&self, id: &ResourceId, vault: &model::resource::Vault) -> VaultConfig {
+        let mut assignments: Vec<Assignment> = vault
+            .access
+            .iter()
+            .map(|a| Assignment { principal: a.to.to_string(), role: role(a.role), secrets: a.secrets.clone() })
+            .collect();
+        // It sets what is declared to be there; it is one of the names in the audit record like any other.
+        assignments.push(Assignment { principal: OPERATOR.into(), role: VaultRole::SecretsOfficer, secrets: Vec::new() });
+        VaultConfig {
+            name: id.name.clone(),
+            url: self.layout.named_url(id),
+            soft_delete_days: days(vault.soft_delete),
+            purge_protection: vault.purge_protection,
+            assignments,
+            ..VaultConfig::default()
+        }
+    }
+
+    fn identity(&self, id: &ResourceId, identity: &model::resource::Identity) -> Result<IdentityConfig, Error> {
+        let edge = self.system.edge().map(|_| self.layout.url(&ResourceId::edge())).transpose()?.unwrap_or_default();
+        let clients = identity
+            .clients
+            .iter()
+            .map(|(name, client)| Client {
+                id: name.clone(),
+                title: client.title.clone(),
+                redirect_uris: client.redirect.iter().map(|p| format!("{edge}{p}")).collect(),
+                post_logout_redirect_uris: client.sign_out.iter().map(|p| format!("{edge}{p}")).collect(),
+            })
+            .collect();
+        let mut workloads: BTreeSet<String> = BTreeSet::from([OPERATOR.to_owned()]);
+        for (service, declared) in self.system.services() {
+            workloads.insert(service.to_string());
+            if declared.migrate.is_some() {
+                workloads.insert(Principal::Migrate(service.clone()).to_string());
+            }
+        }
+        Ok(IdentityConfig {
+            issuer: self.layout.url(id)?,
+            tenant: self.layout.tenant.clone(),
+            title: identity.title.clone(),
+            clients,
+            groups: identity.groups.clone(),
+            admin_group: identity.admin_group.clone().unwrap_or_default(),
+            workloads: workloads.into_iter().collect(),
+            session_seconds: identity.session.as_secs(),
+            ..IdentityConfig::default()
+        })
+    }
+
+    fn postgres(&self, id: &ResourceId, postgres: &model::resource::Postgres) -> Result<Composed, Error> {
+        let workload = id.to_string();
+        let engines = self.home.engines();
+        let engine = api::engine::choose(&engines, postgres.version.want, &postgres.version.accept).ok_or_else(|| {
+            let accept: Vec<String> = postgres.version.accept.iter().map(u32::to_string).collect();
+            Error::NoEngine {
+                workload: workload.clone(),
+                want: postgres.version.want,
+                accept: accept.join(", "),
+                looked: vec![engines.display().to_string()],
+            }
+        })?;
+        let port = self.layout.port(postgres.port);
+        let mut settings = postgres.settings.clone();
+        settings.entry("max_connections".into()).or_insert_with(|| postgres.connections.to_string());
+        let config = PostgresConfig {
+            template: self.home.templates().join(engine.template_name()),
+            bin: engine.bin,
+            address: IpAddr::V4(self.layout.ip(&workload)?),
+            port,
+            socket_dir: self.layout.sockets.join(format!("{workload}.d")),
+            databases: postgres.databases.clone(),
+            settings,
+        };
+        let keys = vec![(secret::POSTGRES_ADMIN, format!("postgres-admin/{}", id.name))];
+        let template = (config.bin.clone(), config.template.clone());
+        let mut composed = self.role(id, "postgres", config, false, keys)?;
+        composed.template = Some(template);
+        composed.shim.keep_orphans = true;
+        composed.shim.stop_grace_ms = 60_000;
+        Ok(composed)
+    }
+
+    /// The program's absolute path and its arguments. Our own binaries are kept by digest; the machine's run where they are.
+    fn program(&self, workload: &str, run: &[String]) -> Result<Vec<String>, Error> {
+        let Some((program, arguments)) = run.split_first() else {
+            return Err(Error::Fault(format!("{workload} runs nothing")));
+        };
+        let path = if program.contains('/') {
+            let path = self.row.folder.join(program);
+            path.is_file().then_some(path)
+        } else {
+            let system = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
+            let ours = self.row.programs.iter().map(|p| p.join(program)).find(|p| p.is_file());
+            match ours {
+                Some(ours) => Some(ours),
+                None => {
+                    let found = system.iter().map(|f| Path::new(f).join(program)).find(|p| p.is_file());
+                    if let Some(found) = found {
+                        let mut whole = vec![found.display().to_string()];
+                        whole.extend_from_slice(arguments);
+                        return Ok(whole);
+                    }
+                    None
+                }
+            }
+        };
+        let path = path.ok_or_else(|| Error::NoProgram {
+            workload: workload.into(),
+            program: program.clone(),
+            looked: self.row.programs.iter().chain([&self.row.folder]).map(|p| p.display().to_string()).collect(),
+        })?;
+        let kept = crate::files::keep_program(&self.home.bin(), &path).map_err(Error::file("keep a copy of", path))?;
+        let mut whole = vec![kept.display().to_string()];
+        whole.extend_from_slice(arguments);
+        Ok(whole)
+    }
+
+    /// Where it runs: its own data folder, or a copy of the system's folder if it runs files of it.
+    fn directory(&self, id: &ResourceId, service: &Service, run: &[String], workload: &str) -> Result<PathBuf, Error> {
+        let relative = service.program.directory.clone().unwrap_or_else(|| ".".into());
+        let from = self.row.folder.join(&relative);
+        let uses_files = service.program.directory.is_some() || run.iter().skip(1).any(|a| from.join(a).is_file());
+        if !uses_files {
+            return Ok(self.layout.place(workload).join("data"));
+        }
+        let to = self.home.apps().join(format!("{}.{}.{}", self.system.name, self.system.stamp, id.name));
+        crate::files::copy_folder(&from, &to).map_err(Error::file("copy", &from))?;
+        Ok(to)
+    }
+
+    fn limits(&self, resource: &Resource) -> drivers::Limits {
+        let size = resource.size().and_then(|name| self.system.sizes.get(name));
+        let own = match resource {
+            Resource::Service(service) => service.limits,
+            _ => model::resource::Limits::default(),
+        };
+        drivers::Limits {
+            memory_bytes: own.memory.or(size.and_then(|s| s.memory)).map(|b| b.0),
+            cpu_millis: own.cpu_millis.or(size.and_then(|s| s.cpu_millis)).map(u64::from),
+            pids: own.pids.map(u64::from),
+        }
+    }
+
+    fn first(&self, kind: Kind) -> Option<ResourceId> {
+        self.system.resources.keys().find(|id| id.kind == kind).cloned()
+    }
+
+    /// Every workload's identity name: what may send telemetry.
+    fn sources(&self) -> Vec<String> {
+        let mut all: BTreeSet<String> = BTreeSet::new();
+        for (id, resource) in &self.system.resources {
+            if resource.is_provided() {
+                all.insert(id.to_string());
+            }
+            if let Resource::Service(service) = resource
+                && service.migrate.is_some()
+            {
+                all.insert(Principal::Migrate(id.clone()).to_string());
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    fn acting_roles(&self) -> Vec<String> {
+        self.system.resources.keys().filter(|id| matches!(id.kind, Kind::Vault | Kind::Identity)).map(ToString::to_string).collect()
+    }
+}
+
+/// The key with which a role's spool ships; derived by the caller from the audit root.
+fn ship_key(id: &ResourceId) -> (&'static str, String) {
+    (secret::SHIP_KEY, format!("ship:{id}"))
+}
+
+fn role(role: model::resource::VaultRole) -> VaultRole {
+    match role {
+        model::resource::VaultRole::SecretsUser => VaultRole::SecretsUser,
+        model::resource::VaultRole::SecretsOfficer => VaultRole::SecretsOfficer,
+        model::resource::VaultRole::Reader => VaultRole::Reader,
+        model::resource::VaultRole::Administrator => VaultRole::Administrator,
+    }
+}
+
+fn days(duration: std::time::Duration) -> u32 {
+    u32::try_from(duration.as_secs().div_ceil(86_400)).unwrap_or(u32::MAX)
+}
+
+fn default_telemetry() -> TelemetryConfig {
+    TelemetryConfig { body_bytes: 16 * 1024 * 1024, ..TelemetryConfig::default() }
+}

@@ -1,0 +1,191 @@
+//! The socket's routes. Only our own user reaches them: the folder and the socket let nobody else through, and
+//! [`service::serve`] checks who is at the other end.
+
+use std::sync::Arc;
+
+use api::supervisor::{
+    Event, ExecRequest, Failure, SecretRequest, StampLine, StampRef, UpRequest, UserRequest, Version,
+};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use model::{Kind, ResourceId};
+
+use crate::{
+    Error, exec,
+    journal::StampRow,
+    layout::Layout,
+    people, reconcile, secrets,
+    authority::Authority,
+    stamp::{Ground, Work},
+    status,
+};
+
+type Shared = State<Arc<Ground>>;
+
+/// All routes.
+pub fn routes(ground: Arc<Ground>) -> Router {
+    Router::new()
+        .route("/version", get(version))
+        .route("/up", post(up))
+        .route("/down", post(down))
+        .route("/destroy", post(destroy))
+        .route("/status", get(one_status))
+        .route("/stamps", get(stamps))
+        .route("/exec", post(run_exec))
+        .route("/secret", post(set_secret))
+        .route("/user", post(add_user))
+        .route("/shutdown", post(shutdown))
+        .with_state(ground)
+}
+
+struct Refusal(Failure);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self(error.failure())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (StatusCode::CONFLICT, Json(self.0)).into_response()
+    }
+}
+
+async fn version(State(ground): Shared) -> Json<Version> {
+    Json(Version {
+        version: env!("CARGO_PKG_VERSION").into(),
+        digest: ground.binary_digest.clone(),
+        pid: std::process::id(),
+    })
+}
+
+async fn up(State(ground): Shared, Json(request): Json<UpRequest>) -> Response {
+    events(reconcile::up(&ground, request).await)
+}
+
+async fn down(State(ground): Shared, Json(stamp): Json<StampRef>) -> Response {
+    events(reconcile::end(&ground, stamp, false).await)
+}
+
+async fn destroy(State(ground): Shared, Json(stamp): Json<StampRef>) -> Response {
+    events(reconcile::end(&ground, stamp, true).await)
+}
+
+/// The events of a work as lines, from its beginning to its end. The work goes on when the reader leaves.
+fn events(work: Result<Work, Error>) -> Response {
+    let work = match work {
+        Ok(work) => work,
+        Err(error) => return lines(vec![Event::Failed(error.failure())]),
+    };
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<String, std::convert::Infallible>>(16);
+    tokio::spawn(async move {
+        let mut at = 0;
+        while let Some(event) = work.feed.at(at).await {
+            at += 1;
+            if sender.send(Ok(line(&event))).await.is_err() {
+                return;
+            }
+        }
+    });
+    let body = Body::new(Lines(receiver));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+fn lines(events: Vec<Event>) -> Response {
+    let text: String = events.iter().map(line).collect();
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], text).into_response()
+}
+
+fn line(event: &Event) -> String {
+    let mut text = serde_json::to_string(event).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// A body of lines that come as they happen.
+struct Lines(tokio::sync::mpsc::Receiver<Result<String, std::convert::Infallible>>);
+
+impl http_body::Body for Lines {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        self.0.poll_recv(context).map(|line| line.map(|l| l.map(|text| http_body::Frame::data(text.into()))))
+    }
+}
+
+fn row(ground: &Ground, system: &str, stamp: &str) -> Result<StampRow, Error> {
+    ground
+        .journal
+        .stamp(system, stamp)?
+        .ok_or_else(|| Error::NoStamp { system: system.into(), stamp: stamp.into() })
+}
+
+async fn one_status(State(ground): Shared, Query(of): Query<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(status::status(&ground, &row).await?).into_response())
+}
+
+async fn stamps(State(ground): Shared) -> Result<Response, Refusal> {
+    let lines: Vec<StampLine> = ground
+        .journal
+        .stamps()?
+        .into_iter()
+        .map(|r| StampLine { system: r.system, stamp: r.stamp, wanted: r.wanted.word().into(), folder: r.folder })
+        .collect();
+    Ok(Json(lines).into_response())
+}
+
+async fn run_exec(State(ground): Shared, Json(request): Json<ExecRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    let answer = reconcile::blocking(move || exec::prepare(&ground, &row, &request)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer.expose().to_owned()).into_response())
+}
+
+async fn set_secret(State(ground): Shared, Json(request): Json<SecretRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    let system = reconcile::resolve(&row.manifest, &row.stamp)?;
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
+    let wanted = request.vault.as_deref().map(|v| v.trim_start_matches("vault."));
+    let vaults: Vec<ResourceId> =
+        system.vaults().map(|(id, _)| id.clone()).filter(|id| wanted.is_none_or(|w| w == id.name)).collect();
+    let [vault] = vaults.as_slice() else {
+        let known: Vec<String> = system.vaults().map(|(id, _)| id.name.clone()).collect();
+        return Err(Error::Asked {
+            what: "the vault is not clear".into(),
+            hint: Some(format!("name it with --vault: {}", known.join(", "))),
+        }
+        .into());
+    };
+    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let client = secrets::vault_client(&layout, &authority, &system, vault).await?;
+    secrets::set(&client, vault, &request.name, &request.value).await?;
+    Ok(Json(serde_json::json!({ "vault": vault.to_string(), "name": request.name })).into_response())
+}
+
+async fn add_user(State(ground): Shared, Json(request): Json<UserRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    let system = reconcile::resolve(&row.manifest, &row.stamp)?;
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
+    let identity = system.resources.keys().find(|id| id.kind == Kind::Identity).ok_or_else(|| Error::Asked {
+        what: format!("{} has no identity of its own", system.name),
+        hint: Some("people are added where its outside issuer keeps them".into()),
+    })?;
+    let invite = api::identity::UserRequest { email: request.email, name: request.name, groups: request.groups };
+    Ok(Json(people::invite(&layout, identity, &invite).await?).into_response())
+}
+
+async fn shutdown(State(ground): Shared) -> StatusCode {
+    ground.shutdown.ask();
+    StatusCode::NO_CONTENT
+}

@@ -1,0 +1,271 @@
+//! Where the workloads of a stamp live: addresses, users, names, folders. Given once, written to the journal, kept.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use drivers::probe::{Machine, Mounts};
+use model::{Kind, ResourceId, System};
+
+use crate::{
+    Error, Home,
+    journal::{Journal, StampRow, WorkloadRow},
+};
+
+/// Blocks `127.64.0.0/24` to `127.254.255.0/24`: away from 127.0.0.1 and what other software likes.
+const BLOCKS: std::ops::RangeInclusive<u16> = 0x4000..=0xFEFF;
+/// User numbers of workloads; under 65536, so that they exist in user-namespaced containers too.
+const USERS: std::ops::Range<u32> = 20_000..60_000;
+const USERS_PER_HOME: u32 = 256;
+
+/// The places of one stamp.
+#[derive(Clone)]
+pub struct Layout {
+    pub system: String,
+    pub stamp: String,
+    pub folder: PathBuf,
+    pub sockets: PathBuf,
+    pub tenant: String,
+    /// `STAMP.SYSTEM.internal`.
+    pub zone: String,
+    /// The lowest port this machine lets us bind.
+    lowest_port: u16,
+    /// Workloads see names of their own.
+    pub names: bool,
+    block: u16,
+    home_hash: String,
+    workloads: BTreeMap<String, WorkloadRow>,
+}
+
+impl Layout {
+    /// Reads the places of a stamp and gives new workloads theirs.
+    pub fn settle(home: &Home, journal: &Journal, machine: &Machine, row: &StampRow, workloads: &[String]) -> Result<Self, Error> {
+        let known = journal.workloads(&row.system, &row.stamp)?;
+        let mut hosts: BTreeSet<u8> = known.iter().map(|w| w.host).collect();
+        for workload in workloads {
+            if known.iter().any(|w| w.workload == *workload) {
+                continue;
+            }
+            let first = first_host(workload);
+            let host = (first..=250).chain(11..first).find(|h| !hosts.contains(h)).ok_or(Error::NoAddresses)?;
+            let user = if machine.users.is_ok() { Some(free_user(home, &journal.users()?)) } else { None };
+            journal.add_workload(&row.system, &row.stamp, workload, user, host)?;
+            hosts.insert(host);
+        }
+        Self::read(home, journal, machine, row)
+    }
+
+    /// Reads the places of a stamp.
+    pub fn read(home: &Home, journal: &Journal, machine: &Machine, row: &StampRow) -> Result<Self, Error> {
+        let workloads =
+            journal.workloads(&row.system, &row.stamp)?.into_iter().map(|w| (w.workload.clone(), w)).collect();
+        Ok(Self {
+            folder: home.stamp(&row.system, &row.stamp),
+            sockets: home.sockets().join(format!("{:04x}", row.block)),
+            tenant: row.tenant.clone(),
+            zone: format!("{}.{}.internal", row.stamp, row.system),
+            lowest_port: machine.lowest_port,
+            names: !matches!(machine.mounts, Mounts::None(_)),
+            block: row.block,
+            home_hash: home.hash().to_owned(),
+            system: row.system.clone(),
+            stamp: row.stamp.clone(),
+            workloads,
+        })
+    }
+
+    pub fn workloads(&self) -> impl Iterator<Item = &WorkloadRow> {
+        self.workloads.values()
+    }
+
+    pub fn row(&self, workload: &str) -> Result<&WorkloadRow, Error> {
+        self.workloads.get(workload).ok_or_else(|| Error::Fault(format!("{workload} has no place in the journal")))
+    }
+
+    pub fn user(&self, workload: &str) -> Option<u32> {
+        self.workloads.get(workload).and_then(|w| w.user)
+    }
+
+    /// The workload's address.
+    pub fn ip(&self, workload: &str) -> Result<Ipv4Addr, Error> {
+        let host = self.row(workload)?.host;
+        Ok(Ipv4Addr::new(127, (self.block >> 8) as u8, (self.block & 0xFF) as u8, host))
+    }
+
+    /// The address of a resource's first workload.
+    pub fn address(&self, id: &ResourceId) -> Result<IpAddr, Error> {
+        self.ip(&id.to_string()).map(IpAddr::V4)
+    }
+
+    /// A port below 1024 where we may bind it, else the same plus 8000.
+    pub fn port(&self, wanted: u16) -> u16 {
+        if wanted >= self.lowest_port { wanted } else { wanted + 8000 }
+    }
+
+    /// `NAME.KIND.STAMP.SYSTEM.internal`; the edge is `edge.STAMP.SYSTEM.internal`.
+    pub fn name(&self, id: &ResourceId) -> String {
+        if id.kind == Kind::Edge { format!("edge.{}", self.zone) } else { format!("{}.{}.{}", id.name, id.kind, self.zone) }
+    }
+
+    /// How workloads of the stamp reach a resource: by name where they have names of their own, else by address.
+    pub fn reach(&self, id: &ResourceId) -> Result<String, Error> {
+        if self.names { Ok(self.name(id)) } else { Ok(self.address(id)?.to_string()) }
+    }
+
+    /// The port a resource of a kind answers TLS on.
+    pub fn https_port(&self, kind: Kind) -> u16 {
+        match kind {
+            // OTLP over HTTP has a port of its own (OpenTelemetry specification).
+            Kind::Telemetry => 4318,
+            _ => self.port(443),
+        }
+    }
+
+    /// `https://ADDRESS[:PORT]`: works for browsers, and for everybody without names.
+    pub fn url(&self, id: &ResourceId) -> Result<String, Error> {
+        Ok(https(&self.address(id)?.to_string(), self.https_port(id.kind)))
+    }
+
+    /// `https://NAME[:PORT]`.
+    pub fn named_url(&self, id: &ResourceId) -> String {
+        https(&self.name(id), self.https_port(id.kind))
+    }
+
+    /// Every name of the stamp and where it leads.
+    pub fn hosts(&self, system: &System) -> Result<BTreeMap<String, IpAddr>, Error> {
+        let mut hosts = BTreeMap::new();
+        for (id, resource) in &system.resources {
+            if !resource.is_provided() {
+                continue;
+            }
+            let address = self.address(id)?;
+            hosts.insert(self.name(id), address);
+            if let model::Resource::Vault(vault) = resource
+                && system.cloud_names
+            {
+                let cloud = vault.cloud_name.clone().unwrap_or_else(|| id.name.clone());
+                hosts.insert(format!("{cloud}.vault.azure.net"), address);
+            }
+        }
+        Ok(hosts)
+    }
+
+    /// The mark in the environment of every process of a workload.
+    pub fn mark(&self, workload: &str) -> String {
+        format!("{}/{}/{}/{workload}", self.home_hash, self.system, self.stamp)
+    }
+
+    /// The folder of a workload.
+    pub fn place(&self, workload: &str) -> PathBuf {
+        self.folder.join(workload)
+    }
+
+    /// The control socket of a role.
+    pub fn control(&self, workload: &str) -> PathBuf {
+        self.sockets.join(format!("{workload}.ctl"))
+    }
+
+    /// The control socket of a workload's shim.
+    pub fn shim_socket(&self, workload: &str) -> PathBuf {
+        self.sockets.join(format!("{workload}.shim"))
+    }
+
+    pub fn ca(&self) -> PathBuf {
+        self.folder.join("public/ca.pem")
+    }
+
+    pub fn bundle(&self) -> PathBuf {
+        self.folder.join("public/bundle.pem")
+    }
+
+    pub fn hosts_file(&self) -> PathBuf {
+        self.folder.join("public/hosts")
+    }
+}
+
+fn https(host: &str, port: u16) -> String {
+    if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") }
+}
+
+/// Where the addresses of a kind begin, so that a person recognises them.
+fn first_host(workload: &str) -> u8 {
+    match model::plan::resource_of(workload).parse::<ResourceId>().map(|id| id.kind) {
+        Ok(Kind::Edge) => 10,
+        Ok(Kind::Identity) => 20,
+        Ok(Kind::Vault) => 30,
+        Ok(Kind::Telemetry) => 40,
+        Ok(Kind::Audit) => 50,
+        Ok(Kind::Postgres) => 60,
+        _ => 100,
+    }
+}
+
+/// A user number that nobody has: not in the journal, not in the machine's list, no process.
+fn free_user(home: &Home, taken: &[u32]) -> u32 {
+    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut used: BTreeSet<u32> = known.lines().filter_map(|l| l.split(':').nth(2)?.parse().ok()).collect();
+    used.extend(taken);
+    used.extend(drivers::proc::all().into_iter().filter_map(drivers::proc::user));
+    let blocks = (USERS.end - USERS.start) / USERS_PER_HOME;
+    let seed = u32::from_str_radix(&home.hash()[..6], 16).unwrap_or(0);
+    let first = USERS.start + (seed % blocks) * USERS_PER_HOME;
+    (first..USERS.end).chain(USERS.start..first).find(|u| !used.contains(u)).unwrap_or(USERS.end)
+}
+
+/// An address block that no stamp of the journal has and nobody listens in.
+pub fn free_block(home: &Home, system: &str, stamp: &str, taken: &[u16]) -> Result<u16, Error> {
+    let busy = listening_blocks();
+    let seed = crate::files::digest(format!("{}/{system}/{stamp}", home.hash()).as_bytes());
+    let span = BLOCKS.end() - BLOCKS.start() + 1;
+    let first = u16::from_str_radix(&seed[..4], 16).unwrap_or(0) % span;
+    (0..span)
+        .map(|n| BLOCKS.start() + (first + n) % span)
+        .find(|block| !taken.contains(block) && !busy.contains(block))
+        .ok_or(Error::NoAddresses)
+}
+
+/// Blocks of 127.0.0.0/8 in which something listens now.
+pub fn listening_blocks() -> BTreeSet<u16> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let ip = u32::from_str_radix(fields.get(1)?.split(':').next()?, 16).ok()?.to_ne_bytes();
+            (*fields.get(3)? == "0A" && ip[0] == 127).then(|| u16::from(ip[1]) << 8 | u16::from(ip[2]))
+        })
+        .collect()
+}
+
+/// A socket address of a workload.
+pub fn at(ip: Ipv4Addr, port: u16) -> SocketAddr {
+    SocketAddr::from((ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_get_blocks_of_their_own_and_keep_away_from_what_listens() {
+        let home = Home::at("/tmp/a".into());
+        let first = free_block(&home, "s", "dev", &[]).unwrap();
+        assert_eq!(first, free_block(&home, "s", "dev", &[]).unwrap(), "the same stamp is led to the same block");
+        assert_ne!(first, free_block(&home, "s", "dev", &[first]).unwrap());
+        let ip = Ipv4Addr::new(127, (first >> 8) as u8, (first & 0xFF) as u8, 9);
+        let _listener = std::net::TcpListener::bind((ip, 0)).unwrap();
+        assert!(listening_blocks().contains(&first));
+        assert_ne!(first, free_block(&home, "s", "dev", &[]).unwrap());
+    }
+
+    #[test]
+    fn users_are_not_given_twice() {
+        let home = Home::at("/tmp/a".into());
+        let first = free_user(&home, &[]);
+        assert!(USERS.contains(&first));
+        assert_ne!(first, free_user(&home, &[first]));
+    }
+}

@@ -1,0 +1,35 @@
+//! The supervisor: observes, plans, records, applies; keeps workloads running; one per `STAMP_HOME`.
+//!
+//! Entry: [`run`] serves the socket and looks after every stamp that is wanted up. It is not in the path of any request:
+//! with it dead, everything it placed goes on. Restarted, it adopts what runs (process number and start, never by name) and
+//! finishes what its journal says was begun.
+//!
+//! The order of reading: `reconcile.rs` (what is wanted, what is seen, the plan), `apply.rs` (a step after the other),
+//! `compose.rs` (what a workload is started with), `place.rs` (the driver's side of it).
+
+mod apply;
+mod authority;
+mod compose;
+mod error;
+mod exec;
+mod files;
+mod home;
+mod http;
+mod journal;
+mod layout;
+mod people;
+mod place;
+mod places;
+mod ready;
+mod reconcile;
+mod run;
+mod secrets;
+mod shims;
+mod stamp;
+mod status;
+
+pub use error::Error;
+pub use files::{digest, keep};
+pub use home::Home;
+pub use places::Places;
+pub use run::run;

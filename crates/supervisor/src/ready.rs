@@ -1,0 +1,113 @@
+//! Waits until a workload is ready, and says what is awaited. A failed check says what was asked and what came back.
+
+use std::time::{Duration, Instant};
+
+use api::{
+    client::{Client, Target},
+    shim::{Ask, ShimStatus, WorkloadState},
+};
+
+use crate::{Error, compose::Ready, layout::Layout, shims};
+
+/// App Service gives a container 230 s by default (WEBSITES_CONTAINER_START_TIME_LIMIT); ours are processes.
+const LIMIT: Duration = Duration::from_secs(60);
+/// So many ends within the wait are a program that cannot run.
+const ENDS: u32 = 5;
+
+/// Resolves when the workload is ready; `note` is told what is awaited.
+pub async fn wait(layout: &Layout, workload: &str, ready: &Ready, mut note: impl FnMut(String)) -> Result<(), Error> {
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(5);
+    let mut told = Instant::now();
+    let ends_before = shim(layout, workload).await.map_or(0, |s| s.restarts);
+    loop {
+        let status = shim(layout, workload).await;
+        let awaited = match check(layout, workload, ready, status.as_ref()).await {
+            Ok(()) => return Ok(()),
+            Err(awaited) => awaited,
+        };
+        let tail = || status.as_ref().and_then(|s| s.last_exit.as_ref()).map(|e| e.tail.clone()).unwrap_or_default();
+        if let Some(status) = &status {
+            if status.state == WorkloadState::Failed {
+                return Err(Error::KeepsEnding { workload: workload.into(), how: how(status), tail: tail() });
+            }
+            if status.restarts >= ends_before + ENDS {
+                let how = status.trouble.clone().unwrap_or_else(|| how(status));
+                return Err(Error::KeepsEnding { workload: workload.into(), how, tail: tail() });
+            }
+        }
+        if started.elapsed() > LIMIT {
+            return Err(Error::NotReady { workload: workload.into(), seconds: LIMIT.as_secs(), awaited, tail: tail() });
+        }
+        if told.elapsed() > Duration::from_millis(500) {
+            told = Instant::now();
+            note(awaited);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(Duration::from_millis(200));
+    }
+}
+
+/// One look; the error is what is awaited.
+pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Option<&ShimStatus>) -> Result<(), String> {
+    let trouble = || status.and_then(|s| s.trouble.clone());
+    let running = status.is_some_and(|s| s.state == WorkloadState::Running);
+    match ready {
+        Ready::Done => match status.map(|s| s.state) {
+            Some(WorkloadState::Done) => Ok(()),
+            _ => Err(trouble().unwrap_or_else(|| "its end".into())),
+        },
+        _ if !running => Err(trouble().unwrap_or_else(|| match status {
+            Some(status) => format!("its process ({})", how(status)),
+            None => "its shim".into(),
+        })),
+        Ready::Running => Ok(()),
+        Ready::Port(at) => match tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(at)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(format!("a connection to {at}: {e}")),
+            Err(_) => Err(format!("a connection to {at}: no answer in 1 s")),
+        },
+        Ready::Http { at, path } => {
+            let base = format!("http://{at}");
+            let Ok(base) = base.parse() else { return Err(base) };
+            let client = Client::new(Target::Http { base }).timeout(Duration::from_secs(2));
+            match client.send("GET", path, None).await {
+                Ok(answer) if answer.status.is_success() => Ok(()),
+                Ok(answer) => {
+                    let body: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
+                    Err(format!("GET http://{at}{path} to answer 200 (it answered {}: {})", answer.status.as_u16(), body.trim()))
+                }
+                Err(e) => Err(format!("GET http://{at}{path}: {}", crate::error::chain(&e))),
+            }
+        }
+        Ready::Control => {
+            let client = Client::unix(layout.control(workload)).timeout(Duration::from_secs(2));
+            match client.send("GET", "/health", None).await {
+                Ok(answer) if answer.status.is_success() => Ok(()),
+                Ok(answer) => {
+                    let body: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
+                    Err(format!("its health (it answered {}: {})", answer.status.as_u16(), body.trim()))
+                }
+                Err(e) => Err(format!("its health: {}", crate::error::chain(&e))),
+            }
+        }
+    }
+}
+
+/// A shim's status, asked off the runtime.
+pub async fn shim(layout: &Layout, workload: &str) -> Option<ShimStatus> {
+    let socket = layout.shim_socket(workload);
+    tokio::task::spawn_blocking(move || shims::ask(&socket, &Ask::Status)).await.ok().flatten()
+}
+
+/// How a workload last ended, in words.
+pub fn how(status: &ShimStatus) -> String {
+    match &status.last_exit {
+        Some(exit) => match (exit.code, exit.signal) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "an unknown end".into(),
+        },
+        None => "it has not started yet".into(),
+    }
+}

@@ -1,0 +1,274 @@
+//! The loop: what is wanted, what is seen, the plan between, and its carrying out.
+
+use std::{sync::Arc, time::Instant};
+
+use api::supervisor::{Event, PlannedStep, Ready, StampRef, UpRequest};
+use model::{Manifest, System, plan};
+
+use crate::{
+    Error,
+    apply::{self, Scene},
+    authority::Authority,
+    compose::Composer,
+    files::digest,
+    home,
+    journal::{StampRow, Wanted},
+    layout::{self, Layout},
+    place,
+    stamp::{Ground, What, Work},
+};
+
+/// Reads a manifest for one stamp; every fault is in the error, as it is shown.
+pub fn resolve(text: &str, stamp: &str) -> Result<System, Error> {
+    let manifest = Manifest::parse(text).map_err(|faults| Error::Manifest(model::render_all(&faults, "system.toml", text, false)))?;
+    manifest.resolve(stamp).map_err(|faults| Error::Manifest(model::render_all(&faults, "system.toml", text, false)))
+}
+
+/// What cannot run yet may be declared, and is told of; but nothing that runs may need it.
+fn runnable(system: &System) -> Result<(), Error> {
+    for (id, resource) in system.resources.iter().filter(|(_, r)| r.is_provided()) {
+        let missing = system.needs(id).into_iter().find(|n| system.resources.get(n).is_some_and(|r| !r.is_provided()));
+        if let Some(missing) = missing {
+            return Err(Error::NotBuilt(format!("{missing}, which {id} needs,")));
+        }
+        if matches!(resource, model::Resource::Service(s) if matches!(s.program.source, model::resource::Source::Image { .. })) {
+            return Err(Error::NotBuilt(format!("{id}'s image (processes, not containers yet)")));
+        }
+    }
+    if system.resources.values().any(model::Resource::is_provided) {
+        return Ok(());
+    }
+    Err(Error::NotBuilt(format!("everything in {}", system.name)))
+}
+
+/// Begins bringing a stamp up, or joins the work that does so already.
+pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error> {
+    let system = resolve(&request.manifest, &request.stamp)?;
+    runnable(&system)?;
+    let stamp = ground.stamp(&system.name, &request.stamp);
+    let what = What::Up(digest(format!("{}\n{}", request.manifest, request.folder.display()).as_bytes()));
+    if let Some(current) = stamp.current() {
+        if current.what == what {
+            return Ok(current);
+        }
+        if !matches!(current.what, What::Up(_) | What::Mend) {
+            current.feed.end().await;
+        } else {
+            // Another manifest: the newer wish wins.
+            current.cancel.ask();
+            current.feed.end().await;
+        }
+    }
+    let row = wanted_row(ground, &system, &request)?;
+    ground.journal.want(&row)?;
+    let work = stamp.begin(what);
+    tokio::spawn(carry_out(ground.clone(), row, work.clone()));
+    Ok(work)
+}
+
+/// Brings up again what the journal wants up: after a restart, or when something ended by itself.
+pub fn mend(ground: &Arc<Ground>, row: StampRow) -> Option<Work> {
+    let stamp = ground.stamp(&row.system, &row.stamp);
+    if stamp.current().is_some() {
+        return None;
+    }
+    let work = stamp.begin(What::Mend);
+    tokio::spawn(carry_out(ground.clone(), row, work.clone()));
+    Some(work)
+}
+
+fn wanted_row(ground: &Ground, system: &System, request: &UpRequest) -> Result<StampRow, Error> {
+    let known = ground.journal.stamps()?;
+    let old = known.iter().find(|r| r.system == system.name && r.stamp == request.stamp);
+    let block = match old {
+        Some(row) => row.block,
+        None => {
+            let taken: Vec<u16> = known.iter().map(|r| r.block).collect();
+            layout::free_block(&ground.home, &system.name, &request.stamp, &taken)?
+        }
+    };
+    Ok(StampRow {
+        system: system.name.clone(),
+        stamp: request.stamp.clone(),
+        folder: request.folder.clone(),
+        manifest: request.manifest.clone(),
+        programs: request.programs.clone(),
+        wanted: Wanted::Up,
+        block,
+        tenant: old.map_or_else(|| uuid::Uuid::new_v4().to_string(), |r| r.tenant.clone()),
+    })
+}
+
+async fn carry_out(ground: Arc<Ground>, row: StampRow, work: Work) {
+    let stamp = ground.stamp(&row.system, &row.stamp);
+    let _busy = stamp.busy.lock().await;
+    let started = Instant::now();
+    let end = match bring_up(&ground, &row, &work).await {
+        Ok(mut ready) => {
+            ready.seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+            Event::Ready(Box::new(ready))
+        }
+        Err(error) => {
+            tracing::error!(system = row.system, stamp = row.stamp, error = crate::error::chain(&error), "could not bring the stamp up");
+            Event::Failed(error.failure())
+        }
+    };
+    work.feed.tell(end);
+}
+
+async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<Ready, Error> {
+    let system = resolve(&row.manifest, &row.stamp)?;
+    let scene = {
+        let (ground, row, system) = (ground.clone(), row.clone(), system);
+        blocking(move || prepare(&ground, &row, system)).await?
+    };
+    let scene = Arc::new(scene);
+    let observed = {
+        let (ground, scene) = (ground.clone(), scene.clone());
+        blocking(move || observe(&ground, &scene)).await?
+    };
+    let plan = plan::up(&scene.system, &observed);
+    debug_assert!(plan.is_ordered());
+    work.feed.tell(Event::Plan {
+        steps: plan.steps.iter().map(|s| PlannedStep { id: s.id.clone(), needs: s.needs.clone() }).collect(),
+    });
+    let outcome = apply::run(ground, &scene, plan, work).await?;
+    let mut ready = apply::ready(&scene)?;
+    ready.missing = outcome.missing;
+    ready.notes.extend(outcome.notes);
+    ready.admin_link = ground.journal.fact(&row.system, &row.stamp, "admin-link")?;
+    Ok(ready)
+}
+
+/// Settles places, keys and files that everything else stands on. Run twice, it changes nothing.
+fn prepare(ground: &Ground, row: &StampRow, system: System) -> Result<Scene, Error> {
+    ground.home.prepare().map_err(Error::file("make", ground.home.root()))?;
+    ballast(ground);
+    let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
+    names.extend(system.services().filter(|(_, s)| s.migrate.is_some()).map(|(id, _)| format!("{id}.migrate")));
+    let layout = Layout::settle(&ground.home, &ground.journal, &ground.machine, row, &names)?;
+    for folder in [&layout.folder, &layout.folder.join("public"), &layout.sockets] {
+        home::make(folder, 0o711).map_err(Error::file("make", folder))?;
+    }
+    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    write_public(&layout, &authority, &system)?;
+    let composer = composer(ground, row, &system, &layout);
+    let composed = composer.all()?;
+    let mut migrations = std::collections::BTreeMap::new();
+    for (id, service) in system.services() {
+        if let Some(migration) = composer.migration(id, service)? {
+            migrations.insert(id.clone(), migration);
+        }
+    }
+    Ok(Scene { row: row.clone(), layout, authority, composed, migrations, system })
+}
+
+/// What everybody in the stamp may read: the CA, a bundle with the machine's CAs, the names.
+fn write_public(layout: &Layout, authority: &Authority, system: &System) -> Result<(), Error> {
+    let machine = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
+    let bundle = format!("{machine}\n{}", authority.ca_pem);
+    let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    hosts.push_str("\n# Names of this stamp.\n");
+    for (name, address) in layout.hosts(system)? {
+        hosts.push_str(&format!("{address} {name}\n"));
+    }
+    for (path, text) in [(layout.ca(), authority.ca_pem.as_str()), (layout.bundle(), &bundle), (layout.hosts_file(), &hosts)] {
+        // A file that is mounted into running workloads keeps its inode as long as it says the same.
+        if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
+            continue;
+        }
+        crate::files::write(&path, text.as_bytes(), 0o644, None).map_err(Error::file("write", &path))?;
+    }
+    Ok(())
+}
+
+/// A file that is given up when the disk is full, so that `down` and the journal still work.
+fn ballast(ground: &Ground) {
+    let path = ground.home.ballast();
+    if !path.exists() {
+        // On a disk that has no room for it, there is nothing to give up.
+        let _ = crate::files::write(&path, &vec![0x55; 4 * 1024 * 1024], 0o600, None);
+    }
+}
+
+fn observe(ground: &Ground, scene: &Scene) -> Result<plan::Observed, Error> {
+    let mut observed = plan::Observed::default();
+    let (system, stamp) = (&scene.row.system, &scene.row.stamp);
+    for composed in &scene.composed {
+        if let Some(seen) = place::observe(ground, &scene.layout, composed) {
+            observed.workloads.insert(composed.workload.clone(), seen);
+        }
+    }
+    for row in scene.layout.workloads() {
+        let known = scene.composed.iter().any(|c| c.workload == row.workload) || row.workload.ends_with(".migrate");
+        if !known && row.shim.is_some_and(|id| ground.driver.runs(id)) {
+            observed.workloads.insert(row.workload.clone(), plan::Seen::Changed);
+        }
+    }
+    for (id, migration) in &scene.migrations {
+        if ground.journal.fact(system, stamp, &format!("migrated/{id}"))?.as_deref() == Some(&migration.digest()) {
+            observed.migrated.insert(id.clone());
+        }
+    }
+    observed.first_person = ground.journal.fact(system, stamp, "admin-link")?.is_some();
+    Ok(observed)
+}
+
+/// Runs blocking work off the runtime's threads.
+pub async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(act).await.unwrap_or_else(|e| Err(Error::Fault(format!("a task failed: {e}"))))
+}
+
+/// Begins taking a stamp down (`destroy`: and removing all of it). Work under way is cut.
+pub async fn end(ground: &Arc<Ground>, stamp: StampRef, destroy: bool) -> Result<Work, Error> {
+    let no_stamp = || Error::NoStamp { system: stamp.system.clone(), stamp: stamp.stamp.clone() };
+    let state = ground.stamp(&stamp.system, &stamp.stamp);
+    let what = if destroy { What::Destroy } else { What::Down };
+    if let Some(current) = state.current() {
+        if current.what == what {
+            return Ok(current);
+        }
+        current.cancel.ask();
+        current.feed.end().await;
+    }
+    let row = ground.journal.stamp(&stamp.system, &stamp.stamp)?.ok_or_else(no_stamp)?;
+    let wanted = if destroy { Wanted::Gone } else { Wanted::Down };
+    if ground.journal.set_wanted(&stamp.system, &stamp.stamp, wanted).is_err() {
+        // A full disk must not keep a stamp from being taken down.
+        let _ = std::fs::remove_file(ground.home.ballast());
+        ground.journal.set_wanted(&stamp.system, &stamp.stamp, wanted)?;
+    }
+    let work = state.begin(what);
+    tokio::spawn(take_down(ground.clone(), row, work.clone(), destroy));
+    Ok(work)
+}
+
+async fn take_down(ground: Arc<Ground>, row: StampRow, work: Work, destroy: bool) {
+    let state = ground.stamp(&row.system, &row.stamp);
+    let _busy = state.busy.lock().await;
+    let started = Instant::now();
+    let outcome = apply::take_down(&ground, &row, &work, destroy).await;
+    let milliseconds = started.elapsed().as_millis() as u64;
+    work.feed.tell(match outcome {
+        Ok(()) if destroy => Event::Destroyed { milliseconds },
+        Ok(()) => Event::Stopped { milliseconds },
+        Err(error) => Event::Failed(error.failure()),
+    });
+}
+
+/// Every workload as it would be composed now.
+pub fn scene_of(ground: &Ground, row: &StampRow, system: &System, layout: &Layout) -> Result<Vec<crate::compose::Composed>, Error> {
+    composer(ground, row, system, layout).all()
+}
+
+/// The composer of a stamp.
+pub fn composer<'a>(ground: &'a Ground, row: &'a StampRow, system: &'a System, layout: &'a Layout) -> Composer<'a> {
+    Composer {
+        home: &ground.home,
+        row,
+        system,
+        layout,
+        stamp_binary: &ground.stamp_binary,
+        shared_user: ground.machine.users.is_err(),
+    }
+}

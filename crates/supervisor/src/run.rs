@@ -1,0 +1,110 @@
+//! The supervisor's life: one per home, its socket, and a look at every workload now and then.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use drivers::{probe::Machine, process::Process};
+use service::{Limits, Listener};
+
+use crate::{
+    Error, Home, files, http,
+    journal::{Journal, StampRow, Wanted},
+    layout::Layout,
+    reconcile, shims,
+    stamp::Ground,
+};
+
+/// How often every shim is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Runs until asked to end. What it placed goes on.
+pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
+    home.prepare().map_err(Error::file("make", home.root()))?;
+    let lock = std::fs::File::create(home.lock()).map_err(Error::file("open", home.lock()))?;
+    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        // Another supervisor of this home runs: that is what was wanted.
+        return Ok(());
+    }
+    let digest = files::digest(&std::fs::read(&stamp_binary).map_err(Error::file("read", &stamp_binary))?);
+    let journal = Journal::open(&home.journal())?;
+    let machine = Machine::probe();
+    let driver = Arc::new(Process::new(machine.clone()));
+    let ground = Arc::new(Ground::new(home.clone(), journal, driver, machine, stamp_binary, digest));
+    ground.shutdown.on_signals().map_err(Error::file("watch signals for", home.root()))?;
+    let socket = drivers::sockets::unix(&home.socket(), None)
+        .map_err(|source| Error::Place { workload: "the supervisor".into(), source })?;
+    tracing::info!(home = %home.root().display(), "the supervisor serves");
+    tokio::spawn(watch(ground.clone()));
+    let limits = Limits { body_bytes: 4 * 1024 * 1024, drain: Duration::from_millis(500), ..Limits::default() };
+    service::serve(Listener::Unix(socket.into()), None, http::routes(ground.clone()), limits, ground.shutdown.clone())
+        .await
+        .map_err(Error::file("serve", home.socket()))?;
+    // The lock falls with the process.
+    drop(lock);
+    Ok(())
+}
+
+/// Goes on with what the journal has begun, then mends what ends by itself.
+async fn watch(ground: Arc<Ground>) {
+    let mut first = true;
+    loop {
+        match ground.journal.stamps() {
+            Ok(rows) => {
+                for row in rows {
+                    look(&ground, row, first).await;
+                }
+            }
+            Err(error) => tracing::warn!(error = crate::error::chain(&error), "could not read the journal"),
+        }
+        first = false;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = ground.shutdown.asked() => return,
+        }
+    }
+}
+
+async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
+    let state = ground.stamp(&row.system, &row.stamp);
+    if state.current().is_some() {
+        return;
+    }
+    match row.wanted {
+        Wanted::Up => {
+            let after_failure = state.work.lock().is_ok_and(|w| w.as_ref().is_some_and(|w| w.failed_recently()));
+            if first || (lost(ground, &row) && !after_failure) {
+                reconcile::mend(ground, row);
+            }
+        }
+        Wanted::Gone => {
+            let of = api::supervisor::StampRef { system: row.system, stamp: row.stamp };
+            if let Err(error) = reconcile::end(ground, of, true).await {
+                tracing::warn!(error = crate::error::chain(&error), "could not go on with a removal");
+            }
+        }
+        Wanted::Down => {
+            if first && let Err(error) = leftovers(ground, &row).await {
+                tracing::warn!(error = crate::error::chain(&error), "could not look for what a cut `down` left");
+            }
+        }
+    }
+}
+
+/// Whether a workload that was placed is gone.
+fn lost(ground: &Ground, row: &StampRow) -> bool {
+    let Ok(workloads) = ground.journal.workloads(&row.system, &row.stamp) else { return false };
+    workloads.iter().any(|w| w.shim.is_some_and(|id| !ground.driver.runs(id)))
+}
+
+/// A `down` that was cut is finished.
+async fn leftovers(ground: &Arc<Ground>, row: &StampRow) -> Result<(), Error> {
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    let any = layout.workloads().any(|w| {
+        w.shim.is_some_and(|id| ground.driver.runs(id))
+            || shims::ask(&layout.shim_socket(&w.workload), &api::shim::Ask::Status).is_some()
+    });
+    if any {
+        let of = api::supervisor::StampRef { system: row.system.clone(), stamp: row.stamp.clone() };
+        reconcile::end(ground, of, false).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Makes the declared secrets that are not there yet, and the database roles they are for.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use api::{
+    Secret,
+    client::{Client, Target},
+    identity::{WorkloadToken, WorkloadTokenRequest},
+    postgres::{Right, RoleRequest},
+};
+use model::{
+    Principal, Resource, ResourceId, System,
+    resource::{ConnectionFormat, DatabaseRight, SecretOrigin, Vault},
+};
+
+use crate::{
+    Error,
+    authority::Authority,
+    compose::OPERATOR,
+    layout::Layout,
+    place::ingest_key,
+};
+
+/// A client of a vault, with the operator's token.
+pub async fn vault_client(layout: &Layout, authority: &Authority, system: &System, vault: &ResourceId) -> Result<Client, Error> {
+    let tls = api::client::trust(authority.ca_pem.as_bytes()).map_err(|e| Error::Fault(e.to_string()))?;
+    let hosts = Arc::new(layout.hosts(system)?);
+    let base = |text: String| text.parse().map_err(|_| Error::Fault(format!("{text} is not a URL")));
+    let identity = system.resources.keys().find(|id| id.kind == model::Kind::Identity);
+    let identity = identity.ok_or_else(|| Error::Asked {
+        what: format!("{vault} needs an identity, and the manifest declares none"),
+        hint: Some("add `[identity.main]` to system.toml".into()),
+    })?;
+    let key = authority.key("identity-root")?.derive(&format!("workload:{OPERATOR}"));
+    let client = Client::new(Target::Https { base: base(layout.url(identity)?)?, tls: tls.clone(), hosts: hosts.clone() }).bearer(key);
+    let ask = WorkloadTokenRequest { workload: OPERATOR.into(), resource: "https://vault.azure.net".into() };
+    let token: WorkloadToken = client.post("/workload/token", &ask).await.map_err(|source| Error::Role {
+        resource: identity.to_string(),
+        what: "give the operator a token".into(),
+        source,
+    })?;
+    Ok(Client::new(Target::Https { base: base(layout.named_url(vault))?, tls, hosts }).bearer(token.access_token))
+}
+
+/// Names of the secrets a vault has.
+async fn names(client: &Client, vault: &ResourceId) -> Result<BTreeSet<String>, Error> {
+    let mut found = BTreeSet::new();
+    let mut path = "/secrets?api-version=7.4".to_owned();
+    loop {
+        let page: serde_json::Value =
+            client.get(&path).await.map_err(|source| Error::Role { resource: vault.to_string(), what: "list its secrets".into(), source })?;
+        for entry in page["value"].as_array().into_iter().flatten() {
+            if let Some(name) = entry["id"].as_str().and_then(|id| id.split("/secrets/").nth(1)) {
+                found.insert(name.split('/').next().unwrap_or(name).to_ascii_lowercase());
+            }
+        }
+        let Some(next) = page["nextLink"].as_str() else { return Ok(found) };
+        path = next.find("/secrets").map(|at| next[at..].to_owned()).unwrap_or_default();
+    }
+}
+
+/// Sets a secret.
+pub async fn set(client: &Client, vault: &ResourceId, name: &str, value: &Secret) -> Result<(), Error> {
+    let body = Secret::new(serde_json::json!({ "value": value.expose() }).to_string());
+    client
+        .send_secret::<serde_json::Value>("PUT", &format!("/secrets/{name}?api-version=7.4"), &body)
+        .await
+        .map(drop)
+        .map_err(|source| Error::Role { resource: vault.to_string(), what: format!("set the secret {name}"), source })
+}
+
+/// Brings every declared secret of a vault into being. Run twice, it changes nothing.
+pub async fn ensure(layout: &Layout, authority: &Authority, system: &System, id: &ResourceId, vault: &Vault) -> Result<String, Error> {
+    let client = vault_client(layout, authority, system, id).await?;
+    let there = names(&client, id).await?;
+    let mut made = 0;
+    let mut asked = Vec::new();
+    for (name, origin) in &vault.secrets {
+        if there.contains(&name.to_ascii_lowercase()) {
+            continue;
+        }
+        let value = match origin {
+            SecretOrigin::Generate { bytes } => random(*bytes),
+            SecretOrigin::AdminPassword { postgres } => authority.key(&format!("postgres-admin/{}", postgres.name))?,
+            SecretOrigin::ClientSecret { client, .. } => authority.key("identity-root")?.derive(&format!("client:{client}")),
+            SecretOrigin::Telemetry { telemetry, workload } => {
+                let key = ingest_key(authority, &workload.to_string())?;
+                Secret::new(format!("InstrumentationKey={};IngestionEndpoint={}/", key.expose(), layout.url(telemetry)?))
+            }
+            SecretOrigin::Database { postgres, database, workload, format } => {
+                let password = Secret::random();
+                let role = database_role(workload);
+                database_access(layout, system, postgres, workload, database, &role, &password).await?;
+                connection_string(layout, system, postgres, database, &role, &password, *format)?
+            }
+            SecretOrigin::Ask => {
+                if is_used(system, id, name) {
+                    return Err(Error::SecretMissing {
+                        vault: id.name.clone(),
+                        name: name.clone(),
+                        system: layout.system.clone(),
+                        stamp: layout.stamp.clone(),
+                    });
+                }
+                asked.push(name.clone());
+                continue;
+            }
+            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } | SecretOrigin::RegistryPassword { .. } => {
+                return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
+            }
+        };
+        set(&client, id, name, &value).await?;
+        made += 1;
+    }
+    let mut note = if made == 0 { format!("{} there", vault.secrets.len()) } else { format!("{made} made") };
+    if !asked.is_empty() {
+        note.push_str(&format!(", not set yet: {}", asked.join(", ")));
+    }
+    Ok(note)
+}
+
+/// Whether a service refers to the secret.
+fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
+    system.services().any(|(_, service)| {
+        let migrate = service.migrate.iter().flat_map(|m| m.env.values());
+        service.env.values().chain(migrate).any(|value| match value {
+            model::value::Value::Vault(reference) => reference.vault == *vault && reference.secret.eq_ignore_ascii_case(name),
+            model::value::Value::Template(_) => false,
+        })
+    })
+}
+
+/// Random bytes as base64url.
+fn random(bytes: u32) -> Secret {
+    use base64::Engine as _;
+    let mut buffer = zeroize::Zeroizing::new(vec![0u8; bytes as usize]);
+    aws_lc_rs::rand::fill(&mut buffer).expect("the operating system's random generator answers");
+    Secret::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(buffer.as_slice()))
+}
+
+/// The database role of a workload: `web`, `web_migrate`.
+fn database_role(workload: &Principal) -> String {
+    let text = match workload {
+        Principal::Workload(id) => id.name.clone(),
+        Principal::Migrate(id) => format!("{}_migrate", id.name),
+        Principal::Group(name) => format!("group_{name}"),
+    };
+    text.replace('-', "_")
+}
+
+async fn database_access(
+    layout: &Layout,
+    system: &System,
+    postgres: &ResourceId,
+    workload: &Principal,
+    database: &str,
+    role: &str,
+    password: &Secret,
+) -> Result<(), Error> {
+    let Some(Resource::Postgres(declared)) = system.resources.get(postgres) else {
+        return Err(Error::NotBuilt(format!("a connection to {postgres} of another stamp")));
+    };
+    let right = declared.access.iter().find(|a| a.to == *workload && a.database == database).map(|a| a.right);
+    let right = right.ok_or_else(|| Error::Asked {
+        what: format!("{workload} has a connection string for {postgres} and no access to its database {database}"),
+        hint: Some(format!("add {{ to = \"{workload}\", right = \"read-write\" }} to {postgres}'s access")),
+    })?;
+    let right = match right {
+        DatabaseRight::Owner => Right::Owner,
+        DatabaseRight::ReadWrite => Right::ReadWrite,
+        DatabaseRight::ReadOnly => Right::ReadOnly,
+    };
+    let request = RoleRequest { database: database.into(), right, password: password.clone() };
+    let client = Client::unix(layout.control(&postgres.to_string()));
+    client
+        .send_secret::<serde_json::Value>("PUT", &format!("/roles/{role}"), &request.encode())
+        .await
+        .map(drop)
+        .map_err(|source| Error::Role { resource: postgres.to_string(), what: format!("make the role {role}"), source })
+}
+
+fn connection_string(
+    layout: &Layout,
+    system: &System,
+    postgres: &ResourceId,
+    database: &str,
+    role: &str,
+    password: &Secret,
+    format: ConnectionFormat,
+) -> Result<Secret, Error> {
+    let host = layout.reach(postgres)?;
+    let port = match system.resources.get(postgres) {
+        Some(Resource::Postgres(declared)) => layout.port(declared.port),
+        _ => 5432,
+    };
+    let ca = layout.ca().display().to_string();
+    let password = password.expose();
+    // Passwords are base64url: they need no quoting in either format.
+    Ok(Secret::new(match format {
+        ConnectionFormat::Npgsql => format!(
+            "Host={host};Port={port};Database={database};Username={role};Password={password};SSL Mode=VerifyFull;Root Certificate={ca}"
+        ),
+        ConnectionFormat::Url => {
+            format!("postgresql://{role}:{password}@{host}:{port}/{database}?sslmode=verify-full&sslrootcert={ca}")
+        }
+    }))
+}

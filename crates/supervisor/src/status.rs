@@ -1,0 +1,99 @@
+//! What a stamp is now, as seen on the machine.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::{
+    shim::WorkloadState,
+    supervisor::{ResourceStatus, Status},
+};
+
+use crate::{
+    compose::Ready,
+    Error,
+    journal::{StampRow, Wanted},
+    layout::Layout,
+    ready,
+    reconcile::{resolve, scene_of},
+    stamp::{Ground, What},
+};
+
+/// Looks at every workload of the stamp.
+pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Error> {
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    let system = resolve(&row.manifest, &row.stamp)?;
+    let composed = scene_of(ground, row, &system, &layout)?;
+    let mut resources = Vec::new();
+    let mut all_ready = true;
+    for one in &composed {
+        let shim = ready::shim(&layout, &one.workload).await;
+        let state = match &shim {
+            None => "stopped".to_owned(),
+            Some(status) => match ready::check(&layout, &one.workload, &one.ready, Some(status)).await {
+                Ok(()) => "ready".into(),
+                Err(_) if status.state == WorkloadState::BackOff => "restarting".into(),
+                Err(_) => "starting".into(),
+            },
+        };
+        all_ready &= state == "ready";
+        let mut note = shim.as_ref().and_then(|s| s.trouble.clone()).unwrap_or_default();
+        if let Some(status) = shim.as_ref().filter(|s| s.restarts > 0 && note.is_empty() && s.last_exit.is_some()) {
+            note = format!("ended before with {}", ready::how(status));
+        }
+        let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
+        let port = match (&one.ready, one.listeners.first()) {
+            (_, Some((_, at))) => format!(":{}", at.port()),
+            (Ready::Http { at, .. } | Ready::Port(at), None) => format!(":{}", at.port()),
+            _ => String::new(),
+        };
+        resources.push(ResourceStatus {
+            address: format!("{}{port}", layout.ip(&one.workload)?),
+            name: one.workload.clone(),
+            state,
+            pids,
+            pss_bytes: pss,
+            restarts: shim.as_ref().map_or(0, |s| s.restarts),
+            note,
+        });
+    }
+    let busy = ground.stamp(&row.system, &row.stamp).current();
+    let state = match (row.wanted, busy.map(|w| w.what), all_ready) {
+        (_, Some(What::Down | What::Destroy), _) => "stopping",
+        (Wanted::Up, _, true) => "ready",
+        (Wanted::Up, Some(What::Up(_)), false) => "starting",
+        (Wanted::Up, _, false) => "degraded",
+        (_, Some(_), _) => "starting",
+        (_, None, _) => "stopped",
+    };
+    let mut urls = BTreeMap::new();
+    for id in system.resources.keys().filter(|id| matches!(id.kind, model::Kind::Edge | model::Kind::Identity)) {
+        urls.insert(id.to_string(), layout.url(id)?);
+    }
+    let own = std::process::id();
+    Ok(Status {
+        system: row.system.clone(),
+        stamp: row.stamp.clone(),
+        state: state.into(),
+        urls,
+        ca: layout.ca(),
+        resources,
+        supervisor_pid: own,
+        supervisor_pss_bytes: drivers::proc::pss_bytes(own).unwrap_or(0),
+    })
+}
+
+async fn processes(
+    ground: &Arc<Ground>,
+    layout: &Layout,
+    workload: &str,
+    shim: Option<&api::shim::ShimStatus>,
+) -> (Vec<u32>, u64) {
+    let (ground, mark, user) = (ground.clone(), layout.mark(workload), layout.user(workload));
+    let first: Vec<u32> = shim.map(|s| std::iter::once(s.shim_pid).chain(s.pid).collect()).unwrap_or_default();
+    let looked = tokio::task::spawn_blocking(move || {
+        let mut pids = first.clone();
+        pids.extend(ground.driver.processes(&mark, user).into_iter().filter(|p| !first.contains(p)));
+        let pss = pids.iter().filter_map(|p| drivers::proc::pss_bytes(*p)).sum();
+        (pids, pss)
+    });
+    looked.await.unwrap_or_default()
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Real clients judge a running stamp. Brings them once (pinned), then runs one after another.
+#
+#   run.sh [JUDGE...]      all judges, or those named
+#
+# STAMP_EXEC      how a command is run in a service's place, such as "stamp exec clients judge --"; empty: run as it is
+# STAMP_CLIENTS   where the clients are kept; the service's user must be able to read it
+# STAMP_REQUIRE   "clients": what would be skipped fails
+# JUDGE_EMAIL, JUDGE_PASSWORD, JUDGE_LINK   somebody who signs in; the link of a first sign-in sets the password
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [[ $(id -u) == 0 ]]; then kept=/var/cache/stampwright-clients; else kept=${XDG_CACHE_HOME:-$HOME/.cache}/stampwright-clients; fi
+: "${STAMP_CLIENTS:=$kept}"
+umask 022
+read -ra place <<<"${STAMP_EXEC:-}"
+
+# Nothing is brought twice: the pinned lists are the key.
+prepare() {
+    mkdir -p "$STAMP_CLIENTS"
+    if ! cmp -s "$here/requirements.txt" "$STAMP_CLIENTS/requirements.done"; then
+        rm -rf "$STAMP_CLIENTS/venv"
+        # The machine's own Python, which every user can run; pip may be another one's.
+        local base=/usr/bin/python3
+        [[ -x $base ]] || base=python3
+        "$base" -m venv --without-pip "$STAMP_CLIENTS/venv"
+        python3 -m pip --python "$STAMP_CLIENTS/venv/bin/python" install --quiet --disable-pip-version-check \
+            --requirement "$here/requirements.txt"
+        cp "$here/requirements.txt" "$STAMP_CLIENTS/requirements.done"
+    fi
+    if ! cmp -s "$here/package-lock.json" "$STAMP_CLIENTS/package-lock.done"; then
+        cp "$here/package.json" "$here/package-lock.json" "$STAMP_CLIENTS/"
+        (cd "$STAMP_CLIENTS" && npm ci --silent --no-audit --no-fund)
+        cp "$here/package-lock.json" "$STAMP_CLIENTS/package-lock.done"
+    fi
+    cp "$here"/*.py "$here"/*.mjs "$here"/*.sh "$STAMP_CLIENTS/"
+}
+
+judges=(
+    keyvault-python "python -W ignore keyvault_python.py"
+    keyvault-node   "node keyvault_node.mjs"
+    otlp-python     "python -W ignore otlp_python.py"
+    otlp-node       "node otlp_node.mjs"
+    oidc            "node oidc_node.mjs"
+    psql            "bash psql.sh"
+    curl            "bash curl.sh"
+    tls             "python -W ignore tls_sslyze.py"
+    openapi         "bash openapi.sh"
+    witness         "python witness.py"
+)
+
+prepare >&2
+failed=0
+for ((i = 0; i < ${#judges[@]}; i += 2)); do
+    name=${judges[i]}
+    if [[ $# -gt 0 && " $* " != *" $name "* ]]; then continue; fi
+    read -ra command <<<"${judges[i + 1]}"
+    # The variables of the caller are set again: a service's place starts with an environment of its own.
+    own=("PATH=$STAMP_CLIENTS/venv/bin:/usr/local/bin:/usr/bin:/bin" "JUDGES=$STAMP_CLIENTS")
+    for variable in JUDGE_EMAIL JUDGE_PASSWORD JUDGE_LINK JUDGE_REDIRECT JUDGE_EXAMPLES JUDGE_REPORT; do
+        if [[ -n ${!variable:-} ]]; then own+=("$variable=${!variable}"); fi
+    done
+    code=0
+    # The judge's own line is the last of stdout; what its libraries say on stderr is shown if it failed.
+    complaints=$(mktemp)
+    said=$(cd "$STAMP_CLIENTS" && printf '%s\n' "${own[@]}" |
+        timeout "${JUDGE_SECONDS:-300}" "${place[@]}" bash "$STAMP_CLIENTS/in_place.sh" "${command[@]}" 2>"$complaints") || code=$?
+    said=$(tail -n 1 <<<"$said")
+    case $code in
+        0) echo "$name: ok ($said)" ;;
+        77)
+            echo "$name: SKIP $said"
+            if [[ ${STAMP_REQUIRE:-} == *clients* ]]; then failed=1; fi
+            ;;
+        *)
+            echo "$name: FAILED $said"
+            tail -n 5 "$complaints" >&2
+            failed=1
+            ;;
+    esac
+    rm -f "$complaints"
+done
+exit "$failed"
