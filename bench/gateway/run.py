@@ -102,6 +102,7 @@ def main():
     parse.add_argument("--rounds", type=int, default=5)
     parse.add_argument("--seconds", type=int, default=5)
     parse.add_argument("--connections", type=int, default=64)
+    parse.add_argument("--sizes", default="1,64", help="KiB: 1, 64")
     parse.add_argument("--only", default="gateway,nginx,haproxy")
     parse.add_argument("--json", help="write the single figures here")
     options = parse.parse_args()
@@ -155,10 +156,11 @@ def main():
             return [options.gateway, path, f"{folder}/cert.pem", f"{folder}/key.pem", f"127.0.0.1:{port}"]
 
         names = [n for n in options.only.split(",")]
+        sizes = [int(size) for size in options.sizes.split(",")]
         figures = []
         for round_number in range(options.rounds):
             order = names[round_number % len(names):] + names[:round_number % len(names)]
-            for size in (1, 64):
+            for size in sizes:
                 for name in order:
                     port = free_port()
                     # The log goes to a file for all three: a reader's CPU time is nobody's figure.
@@ -179,7 +181,7 @@ def main():
         if options.json:
             json.dump(figures, open(options.json, "w"), indent=1)
         print(f"{'':10} {'KiB':>4} {'CPU us a request':>17} {'of it user':>11} {'by nginx':>9} {'range':>15} {'requests/s':>11} {'RSS MiB':>8}")
-        for size in (1, 64):
+        for size in sizes:
             def of(name, key):
                 return [f[key] for f in figures if f["proxy"] == name and f["kib"] == size]
             for name in names:

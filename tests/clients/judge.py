@@ -25,3 +25,12 @@ def expect(condition, what):
 def done(what):
     print(what)
     sys.exit(OK)
+
+
+def fault(kind, error, trace):
+    """What a client throws is a verdict too."""
+    print(f"{kind.__name__}: {error}".splitlines()[0])
+    sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = fault

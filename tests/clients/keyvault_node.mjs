@@ -9,7 +9,14 @@ const url = process.env.KEY_VAULT_URL ?? need("VAULT_URL")[0];
 const client = new SecretClient(url, new DefaultAzureCredential());
 const name = `judge-${randomUUID().slice(0, 12)}`;
 
-const first = await client.setSecret(name, "one", { tags: { judge: "node" } });
+let first;
+try {
+  first = await client.setSecret(name, "one", { tags: { judge: "node" } });
+} catch (error) {
+  if (error.statusCode !== 403) throw error;
+  console.log("this service may not set secrets");
+  process.exit(77);
+}
 const second = await client.setSecret(name, "zwei ✓");
 expect(first.properties.version !== second.properties.version, "two values have one version");
 expect((await client.getSecret(name)).value === "zwei ✓", "the latest value is not the one set last");

@@ -7,14 +7,20 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.secrets import SecretClient
 
-from judge import done, expect, need
+from judge import SKIP, done, expect, need
 
 need("IDENTITY_ENDPOINT", "IDENTITY_HEADER")
 url = os.environ.get("KEY_VAULT_URL") or need("VAULT_URL")[0]
 client = SecretClient(url, DefaultAzureCredential())
 name = f"judge-{uuid.uuid4().hex[:12]}"
 
-first = client.set_secret(name, "one", content_type="text/plain", tags={"judge": "python"})
+try:
+    first = client.set_secret(name, "one", content_type="text/plain", tags={"judge": "python"})
+except HttpResponseError as error:
+    if error.status_code == 403:
+        print("this service may not set secrets")
+        raise SystemExit(SKIP) from None
+    raise
 second = client.set_secret(name, "zwei ✓")
 expect(first.properties.version != second.properties.version, "two values have one version")
 expect(client.get_secret(name).value == "zwei ✓", "the latest value is not the one set last")

@@ -103,7 +103,7 @@ pub struct Failure {
 pub struct Status {
     pub system: String,
     pub stamp: String,
-    /// `ready`, `starting`, `degraded`, `stopped`.
+    /// `ready`, `starting`, `degraded`, `stopping`, `stopped`.
     pub state: String,
     pub urls: BTreeMap<String, String>,
     pub ca: PathBuf,
@@ -117,6 +117,7 @@ pub struct Status {
 pub struct ResourceStatus {
     /// The workload, such as `service.web` or `service.web+2`.
     pub name: String,
+    /// `ready`, `starting`, `restarting`, `stopped`.
     pub state: String,
     /// Shim first, then the workload, then what it started.
     pub pids: Vec<u32>,

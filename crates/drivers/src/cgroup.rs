@@ -55,7 +55,10 @@ impl Cgroups {
                 if all {
                     found.v2 = Some(root.into());
                 } else {
-                    found.refused = Some(format!("{}: not all of memory, cpu, pids", root.join("cgroup.subtree_control").display()));
+                    found.refused = Some(format!(
+                        "{}: not all of memory, cpu, pids",
+                        root.join("cgroup.subtree_control").display()
+                    ));
                     found.killer = Some(root.into());
                 }
             }
@@ -95,7 +98,9 @@ impl Cgroups {
             fs::create_dir_all(&folder).map_err(failed)?;
             if self.v2.is_some() {
                 // Controllers reach a folder only if every folder above it hands them down.
-                for above in folder.ancestors().skip(1).take_while(|a| Some(*a) != self.v2.as_deref().and_then(Path::parent)) {
+                for above in
+                    folder.ancestors().skip(1).take_while(|a| Some(*a) != self.v2.as_deref().and_then(Path::parent))
+                {
                     let _ = fs::write(above.join("cgroup.subtree_control"), "+memory +cpu +pids");
                 }
             }

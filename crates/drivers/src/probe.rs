@@ -55,7 +55,10 @@ impl Machine {
                 match attempt(move || user_namespace(become_other)) {
                     Ok(()) => Mounts::UserNamespace,
                     Err(e) => {
-                        let first = refused.and_then(Result::err).map(|e| format!("unshare --mount: {e}; ")).unwrap_or_default();
+                        let first = refused
+                            .and_then(Result::err)
+                            .map(|e| format!("unshare --mount: {e}; "))
+                            .unwrap_or_default();
                         Mounts::None(format!("{first}unshare --user --mount: {e}"))
                     }
                 }

@@ -45,8 +45,12 @@ impl Process {
 /// The name of a workload's control group.
 fn group_of(mark: &str) -> String {
     let mut parts = mark.splitn(4, '/');
-    let (home, system, stamp, resource) =
-        (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let (home, system, stamp, resource) = (
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+    );
     format!("stampwright-{home}/{system}.{stamp}/{resource}")
 }
 
@@ -114,7 +118,8 @@ fn check(result: libc::c_int) -> std::io::Result<()> {
 }
 
 fn write_file(path: &std::ffi::CStr, text: &[u8]) -> std::io::Result<()> {
-    let file = rustix::fs::open(path, rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    let file =
+        rustix::fs::open(path, rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
     rustix::io::write(&file, text)?;
     Ok(())
 }
@@ -144,13 +149,15 @@ impl Driver for Process {
         }
         let program = placement.program.clone();
         let spawn = |source: std::io::Error| Error::Spawn { program: program.clone(), source };
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| spawn(e.into()))?;
+        let (reader, writer) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| spawn(e.into()))?;
         sources.push(reader);
         let mut lifted = Vec::new();
         for fd in &sources {
             lifted.push(rustix::io::fcntl_dupfd_cloexec(fd, LIFTED).map_err(|e| spawn(e.into()))?);
         }
-        let fds: Vec<(RawFd, RawFd)> = lifted.iter().enumerate().map(|(i, fd)| (fd.as_raw_fd(), 3 + i as RawFd)).collect();
+        let fds: Vec<(RawFd, RawFd)> =
+            lifted.iter().enumerate().map(|(i, fd)| (fd.as_raw_fd(), 3 + i as RawFd)).collect();
 
         let mut command = Command::new(&placement.program);
         command
@@ -173,7 +180,8 @@ impl Driver for Process {
                 None
             }
             (Some(path), _) => Some(
-                CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Error::Refused("a path with a zero byte".into()))?,
+                CString::new(path.as_os_str().as_encoded_bytes())
+                    .map_err(|_| Error::Refused("a path with a zero byte".into()))?,
             ),
             (None, _) => None,
         };
@@ -219,10 +227,14 @@ impl Driver for Process {
     fn processes(&self, mark: &str, user: Option<u32>) -> Vec<u32> {
         let mut pids = self.cgroups().processes(&group_of(mark));
         for pid in proc::all() {
-            if user.is_some_and(|u| u != 0 && proc::user(pid) == Some(u)) || proc::has_environment(pid, "STAMP_MARK", mark) {
+            if user.is_some_and(|u| u != 0 && proc::user(pid) == Some(u))
+                || proc::has_environment(pid, "STAMP_MARK", mark)
+            {
                 pids.push(pid);
             }
         }
+        // Some (PostgreSQL) write over their environment: what they descend from still shows whose they are.
+        pids = proc::descendants(&pids);
         pids.retain(|pid| proc::identify(*pid).is_some());
         pids.sort_unstable();
         pids.dedup();

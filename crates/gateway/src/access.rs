@@ -6,7 +6,6 @@
 use std::{
     fmt::Write as _,
     io::Write,
-    net::IpAddr,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Duration,
 };
@@ -36,7 +35,8 @@ pub struct Line<'a> {
     pub microseconds: u64,
     pub upstream: &'a str,
     pub trace: &'a str,
-    pub client: IpAddr,
+    /// An address.
+    pub client: &'a str,
     /// Why the gateway itself answered or cut the request; empty: it went its way.
     pub note: &'a str,
 }
@@ -158,7 +158,7 @@ impl Line<'_> {
         to.push_str("\",\"trace\":\"");
         to.push_str(self.trace);
         to.push_str("\",\"client\":\"");
-        let _ = write!(to, "{}", self.client);
+        to.push_str(self.client);
         if !self.note.is_empty() {
             to.push_str("\",\"note\":\"");
             escape(to, self.note);
@@ -184,7 +184,8 @@ fn number(to: &mut String, value: u64) {
 }
 
 fn escape(to: &mut String, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    // Without a branch a byte, so that it is done many bytes at once.
+    if !text.bytes().fold(false, |found, b| found | (b < 0x20) | (b == b'"') | (b == b'\\')) {
         to.push_str(text);
         return;
     }
@@ -239,7 +240,7 @@ mod tests {
             microseconds: 10,
             upstream: "",
             trace: "",
-            client: IpAddr::from([127, 0, 0, 1]),
+            client: "127.0.0.1",
             note: "x\ny",
         };
         let mut text = String::new();

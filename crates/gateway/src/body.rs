@@ -147,7 +147,11 @@ impl Download {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
+            let part = match &mut self.lease {
+                Some(lease) => lease.poll_body(&mut self.incoming, cx),
+                None => Poll::Ready(None),
+            };
+            match part {
                 Poll::Ready(None) => {
                     self.end();
                     return Poll::Ready(None);

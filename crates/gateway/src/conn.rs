@@ -53,6 +53,11 @@ impl Conn {
         }
     }
 
+    /// The peer's address for the log.
+    fn client(&self) -> &str {
+        self.address.to_str().unwrap_or_default()
+    }
+
     /// Whether a request is open.
     pub fn is_busy(&self) -> bool {
         self.open.load(Relaxed) > 0
@@ -88,7 +93,7 @@ impl Conn {
             microseconds: 0,
             upstream: "",
             trace: "",
-            client: self.peer.ip(),
+            client: self.client(),
             note: fault,
         });
     }
@@ -162,7 +167,7 @@ impl Drop for Record {
             microseconds: self.started.elapsed().as_micros() as u64,
             upstream: self.target.as_ref().map_or("", |t| t.label.as_str()),
             trace: self.trace.id(),
-            client: self.conn.peer.ip(),
+            client: self.conn.client(),
             note: self.note,
         });
         self.conn.last_ms.store(now_ms(), Relaxed);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ::http::{Method, Request, Response};
+use ::http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 
 use crate::{
@@ -62,7 +62,10 @@ pub async fn forward(
             target.answered();
         }
         let copy = (lease.reused && repeatable).then(|| copy(&request));
-        let sent = in_time(table.upstream_timeout, record, lease.sender().try_send_request(request)).await;
+        if !request.body().is_empty() || request.headers().contains_key(header::UPGRADE) {
+            lease.detach();
+        }
+        let sent = in_time(table.upstream_timeout, record, lease.send(request)).await;
         let mut error = match sent {
             Some(Ok(response)) => return Ok((response, lease)),
             Some(Err(error)) => error,

@@ -1,19 +1,31 @@
 //! Connections to targets: kept per worker, so that no request crosses threads.
+//!
+//! hyper's connection is a future that somebody has to drive. A task of its own for each would wake and be woken several
+//! times a request; so as long as a request has no body, the task that serves the client drives it, and while it is idle
+//! nobody does. With a body, both ways may have to go on while the client does not read, so then it gets its own task.
 
 use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
+use ::http::{Request, Response};
+use bytes::Bytes;
+use hyper::{
+    body::{Body as _, Frame, Incoming},
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -31,9 +43,30 @@ const IDLE_MS: u64 = 60_000;
 
 struct Link {
     sender: SendRequest<Upload>,
+    /// None: it has a task of its own, or has ended.
+    driver: Option<Driver>,
     /// Bytes that the target has sent on this connection, ever.
     seen: Arc<AtomicU64>,
     since: u64,
+}
+
+type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+impl Link {
+    /// Lets the connection go on. What waits for it in this task need not be woken: it is asked after.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+    }
+
+    /// Whether it can carry a request. Nobody is woken later for what is found now.
+    fn is_ready(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.sender.is_closed() && (self.driver.is_none() || self.sender.is_ready())
+    }
 }
 
 /// The idle connections of one worker.
@@ -55,7 +88,7 @@ impl Pool {
     fn take(&self, address: &SocketAddr) -> Option<Link> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let links = idle.get_mut(address)?;
-        std::iter::from_fn(|| links.pop()).find(|link| !link.sender.is_closed())
+        std::iter::from_fn(|| links.pop()).find_map(|mut link| link.is_ready().then_some(link))
     }
 
     /// Closes connections that nobody used for long.
@@ -63,7 +96,7 @@ impl Pool {
         let oldest = now_ms().saturating_sub(IDLE_MS);
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, links| {
-            links.retain(|link| link.since >= oldest && !link.sender.is_closed());
+            links.retain_mut(|link| link.since >= oldest && link.is_ready());
             !links.is_empty()
         });
     }
@@ -75,7 +108,8 @@ impl Lease {
         target.open.fetch_add(1, Relaxed);
         let mut lease = Self { link: None, target: target.clone(), worker: worker.clone(), reused: !fresh, before: 0 };
         while !fresh && let Some(mut link) = worker.pool.take(&target.address) {
-            if link.sender.ready().await.is_ok() {
+            // One with its own task may need a turn to see that its last answer has ended.
+            if link.driver.is_some() || link.sender.ready().await.is_ok() {
                 lease.before = link.seen.load(Relaxed);
                 lease.link = Some(link);
                 return Ok(lease);
@@ -83,16 +117,58 @@ impl Lease {
         }
         lease.reused = false;
         match tokio::time::timeout(timeout, connect(target.address)).await {
-            Ok(Ok(link)) => lease.link = Some(link),
+            Ok(Ok(mut link)) => {
+                link.is_ready();
+                lease.link = Some(link);
+            }
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
         Ok(lease)
     }
 
-    /// The connection itself.
-    pub fn sender(&mut self) -> &mut SendRequest<Upload> {
-        &mut self.link.as_mut().expect("a lease has its link until it is released").sender
+    /// Gives the connection a task of its own, for requests with a body and for WebSockets.
+    pub fn detach(&mut self) {
+        if let Some(driver) = self.link.as_mut().and_then(|link| link.driver.take()) {
+            tokio::spawn(driver);
+        }
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub async fn send(
+        &mut self,
+        request: Request<Upload>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+        let link = self.link.as_mut().expect("a lease has its link until it is released");
+        let mut answer = pin!(link.sender.try_send_request(request));
+        std::future::poll_fn(|cx| {
+            if link.driver.is_none() {
+                return answer.as_mut().poll(cx);
+            }
+            link.drive(cx);
+            answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        })
+        .await
+    }
+
+    /// The next part of the answer's body.
+    pub fn poll_body(
+        &mut self,
+        incoming: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(link) = self.link.as_mut().filter(|link| link.driver.is_some()) {
+            // Asking says that a part is wanted; driving brings it.
+            let mut unwoken = Context::from_waker(Waker::noop());
+            if let Poll::Ready(part) = Pin::new(&mut *incoming).poll_frame(&mut unwoken) {
+                return Poll::Ready(part);
+            }
+            link.drive(cx);
+            if link.driver.is_some() {
+                return Pin::new(incoming).poll_frame(&mut unwoken);
+            }
+        }
+        Pin::new(incoming).poll_frame(cx)
     }
 
     /// Whether the target has sent anything since the lease began.
@@ -103,7 +179,7 @@ impl Lease {
     /// Gives the connection back: the response has been read to its end.
     pub fn release(mut self) {
         let Some(mut link) = self.link.take() else { return };
-        if link.sender.is_closed() {
+        if !link.is_ready() {
             return;
         }
         link.since = now_ms();
@@ -128,12 +204,7 @@ async fn connect(address: SocketAddr) -> io::Result<Link> {
     let seen = Arc::new(AtomicU64::new(0));
     let io = TokioIo::new(Seen { stream, bytes: seen.clone() });
     let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%address, %error, "an upstream connection ended early");
-        }
-    });
-    Ok(Link { sender, seen, since: 0 })
+    Ok(Link { sender, driver: Some(Box::pin(connection.with_upgrades())), seen, since: 0 })
 }
 
 /// Counts what the target sends: a request may be sent again only if its answer has not begun.

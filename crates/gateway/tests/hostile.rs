@@ -1,5 +1,7 @@
 //! Raw bytes that must be refused, and what the upstream sees of them: nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use std::sync::{

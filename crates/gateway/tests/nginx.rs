@@ -1,6 +1,8 @@
 //! The same hostile bytes to nginx and to the gateway: what nginx refuses, the gateway refuses; what both forward
 //! arrives alike; where the gateway is stricter, the table says why.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use std::{

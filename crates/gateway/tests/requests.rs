@@ -1,5 +1,7 @@
 //! What passes the gateway, and as what.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use api::gateway::{Route, TlsMin};

@@ -1,5 +1,7 @@
 //! Replicas: whose turn it is, who is left out, what is sent again and what never.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 mod support;
 
 use std::{
@@ -188,9 +190,11 @@ async fn an_upstream_s_time_begins_when_the_body_has_ended() {
     let edge = Edge::start(config);
     let mut stream = edge.connect(b"http/1.1").await;
     stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n").await.unwrap();
+    // A client that is slow on purpose: its time must not count as the upstream's.
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..8 {
+        ticks.tick().await;
         stream.write_all(b"x").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(Answer::read(&mut stream).await.status, 200);
     edge.stop().await;
@@ -215,7 +219,9 @@ async fn a_broken_upstream_answer_never_looks_whole() {
         let edge = edge_to(target).await;
         let answer = edge.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let shown = String::from_utf8_lossy(bytes);
-        assert_eq!((answer.status, answer.whole), (status, status == 502), "{shown:?} {answer:?}");
+        // An answer that breaks off may be cut before its head was sent on.
+        assert!(answer.status == status || (status == 200 && answer.status == 0), "{shown:?} {answer:?}");
+        assert_eq!(answer.whole, status == 502, "{shown:?} {answer:?}");
         edge.log.line(&shown, |l| l["note"].as_str().is_some_and(|n| n.starts_with("upstream"))).await;
         edge.stop().await;
     }
@@ -255,6 +261,66 @@ async fn a_client_that_leaves_takes_its_upstream_request_along() {
         (edge.log.lines().iter().filter(|l| l["status"] == 499).count() == 2).then_some(())
     })
     .await;
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_part_of_an_answer_is_passed_on_when_it_comes() {
+    let (next, _) = tokio::sync::broadcast::channel::<()>(8);
+    let signals = next.clone();
+    let target = raw_upstream(move |_, mut stream| {
+        let signals = signals.clone();
+        async move {
+            while read_head(&mut stream).await.is_some() {
+                let mut signal = signals.subscribe();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+                for part in [&b"3\r\none\r\n"[..], b"3\r\ntwo\r\n", b"0\r\n\r\n"] {
+                    signal.recv().await.unwrap();
+                    stream.write_all(part).await.unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    let edge = edge_to(target).await;
+    let (mut h1, mut h2) = (edge.h1().await, edge.h2().await);
+    for turn in 0..4 {
+        let response = if turn % 2 == 0 {
+            ask(&mut h1, get("/")).await
+        } else {
+            h2.send_request(get("https://localhost/")).await.unwrap()
+        };
+        let mut body = response.into_body();
+        for part in ["one", "two"] {
+            next.send(()).unwrap();
+            let frame = tokio::time::timeout(Duration::from_secs(20), http_body_util::BodyExt::frame(&mut body)).await;
+            assert_eq!(frame.expect("a part in time").unwrap().unwrap().into_data().unwrap(), part);
+        }
+        next.send(()).unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(20), http_body_util::BodyExt::collect(body)).await;
+        assert_eq!(end.expect("the end in time").unwrap().to_bytes(), "");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_pass_whole_both_ways_at_once() {
+    let target = upstream(|request| async move {
+        let body = http_body_util::BodyExt::collect(request.into_body()).await.unwrap().to_bytes();
+        http::Response::new(Full::new(body))
+    })
+    .await;
+    let edge = edge_to(target).await;
+    let sent: Bytes = (0..3_000_000u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    let (mut h1, mut h2) = (edge.h1().await, edge.h2().await);
+    for _ in 0..2 {
+        let post = |uri: &str| Request::post(uri).header("host", "localhost").body(Full::new(sent.clone())).unwrap();
+        for response in [ask(&mut h1, post("/")).await, h2.send_request(post("https://localhost/")).await.unwrap()] {
+            let back = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+            assert!(back == sent, "{} of {} bytes", back.len(), sent.len());
+        }
+        assert_eq!(ask(&mut h1, get("/")).await.status(), 200);
+    }
     edge.stop().await;
 }
 

@@ -10,6 +10,7 @@ use std::{
 /// Failures of one kind of key (an account, an address). Kept in memory: a restart forgives.
 pub struct Limiter<K> {
     free: u32,
+    first: Duration,
     longest: Duration,
     entries: Mutex<HashMap<K, Entry>>,
 }
@@ -25,9 +26,9 @@ const FORGET: Duration = Duration::from_secs(30 * 60);
 const MOST: usize = 10_000;
 
 impl<K: Eq + Hash + Clone> Limiter<K> {
-    /// `free` failures cost nothing; then the wait is 1, 2, 4 ... seconds, `longest` at most.
-    pub fn new(free: u32, longest: Duration) -> Self {
-        Self { free, longest, entries: Mutex::default() }
+    /// `free` failures cost nothing; then the wait is `first` and doubles with each, up to `longest`.
+    pub fn new(free: u32, first: Duration, longest: Duration) -> Self {
+        Self { free, first, longest, entries: Mutex::default() }
     }
 
     /// Takes one attempt, which counts as a failure until [`Limiter::succeeded`]: attempts side by side are all counted.
@@ -75,7 +76,7 @@ impl<K: Eq + Hash + Clone> Limiter<K> {
     fn wait(&self, failures: u32) -> Duration {
         match failures.checked_sub(self.free) {
             None => Duration::ZERO,
-            Some(over) => Duration::from_secs(1u64 << over.min(32)).min(self.longest),
+            Some(over) => self.first.saturating_mul(1 << over.min(24)).min(self.longest),
         }
     }
 }
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let limiter = Limiter::new(3, 10 * S);
+        let limiter = Limiter::new(3, S, 10 * S);
         let mut now = Instant::now();
         for _ in 0..3 {
             assert_eq!(limiter.attempt("ada", now), Ok(()));
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn success_and_time_forget() {
-        let limiter = Limiter::new(1, 60 * S);
+        let limiter = Limiter::new(1, S, 60 * S);
         let now = Instant::now();
         limiter.attempt("ada", now).unwrap();
         assert!(limiter.attempt("ada", now).is_err());
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_shared_key_is_forgiven_one_attempt_only() {
-        let limiter = Limiter::new(2, 60 * S);
+        let limiter = Limiter::new(2, S, 60 * S);
         let now = Instant::now();
         limiter.attempt(1, now).unwrap();
         limiter.attempt(1, now).unwrap();
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let limiter = Limiter::new(1, S);
+        let limiter = Limiter::new(1, S, S);
         let now = Instant::now();
         for key in 0..MOST as u64 + 50 {
             limiter.attempt(key, now + Duration::from_millis(key)).unwrap();

@@ -52,19 +52,19 @@ impl App {
         Self(Arc::new(inner))
     }
 
-    /// Limits of sign-in by e-mail: five free failures, then waits up to five minutes.
+    /// Limits of sign-in by e-mail: five free failures, then 5 s, 10 s, 20 s ... five minutes.
     pub fn account_limiter() -> Limiter<String> {
-        Limiter::new(5, Duration::from_secs(300))
+        Limiter::new(5, Duration::from_secs(5), Duration::from_secs(300))
     }
 
     /// Limits of sign-in by address.
     pub fn address_limiter() -> Limiter<Option<IpAddr>> {
-        Limiter::new(30, Duration::from_secs(30))
+        Limiter::new(30, Duration::from_secs(1), Duration::from_secs(30))
     }
 
     /// Limits of what is recorded about callers who proved nothing.
     pub fn refusal_limiter() -> Limiter<Option<IpAddr>> {
-        Limiter::new(20, Duration::from_secs(60))
+        Limiter::new(20, Duration::from_secs(1), Duration::from_secs(60))
     }
 
     /// Unix seconds.

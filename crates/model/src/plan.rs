@@ -55,6 +55,8 @@ pub enum Act {
     Migrate { service: ResourceId },
     /// Invites the first administrator.
     FirstPerson { identity: ResourceId },
+    /// Waits until the entry sees every service behind it as healthy.
+    Open { edge: ResourceId },
     /// Ends a workload that is no longer declared.
     Remove { workload: String },
 }
@@ -94,7 +96,9 @@ pub fn resource_of(workload: &str) -> &str {
 /// The plan that brings `system` up from what was `observed`.
 pub fn up(system: &System, observed: &Observed) -> Plan {
     let mut steps = Vec::new();
-    let mut push = |id: String, act: Act, needs: Vec<String>| {
+    let mut push = |id: String, act: Act, mut needs: Vec<String>| {
+        let mut seen = BTreeSet::new();
+        needs.retain(|need| seen.insert(need.clone()));
         steps.push(Step { id: id.clone(), act, needs });
         id
     };
@@ -129,7 +133,12 @@ pub fn up(system: &System, observed: &Observed) -> Plan {
                     }
                 }
             }
-            Resource::Edge(_) => {}
+            // The entry opens last: whoever comes in finds somebody home.
+            Resource::Edge(_) => {
+                for need in system.needs(id) {
+                    after.extend(ready.get(&need).into_iter().flatten().cloned());
+                }
+            }
             _ => {}
         }
         let mut last = Vec::new();
@@ -151,6 +160,9 @@ pub fn up(system: &System, observed: &Observed) -> Plan {
                 needs.extend(ready.get(one).into_iter().flatten().cloned());
             }
             last = vec![push(format!("secrets {id}"), Act::Secrets { vault: id.clone() }, needs)];
+        }
+        if id.kind == Kind::Edge {
+            last = vec![push(format!("open {id}"), Act::Open { edge: id.clone() }, last)];
         }
         if let Resource::Identity(role) = resource
             && role.issuer.is_none()

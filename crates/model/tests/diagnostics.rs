@@ -51,7 +51,8 @@ fn every_code_has_a_page_and_every_page_a_code() {
     let pages: BTreeSet<String> = std::fs::read_dir(folder("../../docs/errors"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("S01"))
+        // S0100 says that there are faults; each fault has one of the others.
+        .filter(|name| name.starts_with("S01") && name != "S0100.md")
         .collect();
     let codes: BTreeSet<String> = Code::ALL.iter().map(|code| format!("{code}.md")).collect();
     assert_eq!(pages, codes);

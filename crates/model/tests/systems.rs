@@ -68,6 +68,36 @@ fn the_order_of_starting_puts_each_resource_after_what_it_needs() {
 }
 
 #[test]
+fn a_vault_comes_after_what_fills_it_even_if_its_first_reader_does_not_need_that() {
+    let text = r#"
+        stamp = 1
+        system = "shop"
+        [stamps.dev]
+        [service.a]
+        run = ["a"]
+        env = { KEY = "@Microsoft.KeyVault(VaultName=left;SecretName=Key)" }
+        [service.b]
+        run = ["b"]
+        needs = ["postgres.main"]
+        [postgres.main]
+        version = 16
+        access = [{ to = "service.b", right = "read-only" }]
+        [vault.left]
+        access = [{ to = "service.a", role = "Key Vault Secrets User", secrets = ["Key"] }]
+        [vault.left.secrets]
+        Key = { generate = "32B" }
+        Database = { from = "postgres.main", what = "connection-string", for = "service.b" }
+        Theirs = { same = "vault.right/Key" }
+        [vault.right.secrets]
+        Key = { generate = "32B" }
+        Mine = { same = "vault.left/Key" }
+    "#;
+    let system = read(Path::new("system.toml"), text).resolve("dev").unwrap();
+    let order: Vec<String> = system.order.iter().map(ToString::to_string).collect();
+    assert_eq!(order, ["identity.main", "postgres.main", "vault.right", "vault.left", "service.a", "service.b"]);
+}
+
+#[test]
 fn overlays_merge_tables_and_replace_lists() {
     let (dev, prod) = (time_tracker("dev"), time_tracker("prod"));
     let web = |system: &System| system.services().next().unwrap().1.clone();

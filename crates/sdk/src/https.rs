@@ -109,7 +109,8 @@ impl Client {
         if let Some(kept) = request.headers_mut() {
             kept.extend(headers);
             if let Some(parent) = telemetry::traceparent() {
-                kept.insert("traceparent", parent);
+                // A caller that hands on another trace has its reasons.
+                kept.entry("traceparent").or_insert(parent);
             }
         }
         let request = request.body(Full::new(body))?;

@@ -1,3 +1,5 @@
+//! Text that must not be seen.
+
 use zeroize::Zeroizing;
 
 /// Text that must not be seen: no `Display`, no `Serialize`, its `Debug` shows nothing, and it is wiped when dropped.

@@ -1,3 +1,5 @@
+//! Settings from the environment.
+
 use std::{collections::BTreeMap, str::FromStr};
 
 use crate::Secret;

@@ -1,3 +1,5 @@
+//! Whom an application trusts.
+
 use std::{path::Path, sync::Arc};
 
 use rustls::{

@@ -153,8 +153,5 @@ impl Verifier {
 }
 
 fn keys_of(jwks: &JwkSet) -> HashMap<String, DecodingKey> {
-    jwks.keys
-        .iter()
-        .filter_map(|jwk| Some((jwk.common.key_id.clone()?, DecodingKey::from_jwk(jwk).ok()?)))
-        .collect()
+    jwks.keys.iter().filter_map(|jwk| Some((jwk.common.key_id.clone()?, DecodingKey::from_jwk(jwk).ok()?))).collect()
 }

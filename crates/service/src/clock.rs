@@ -22,7 +22,9 @@ impl Clock {
 
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
-        let real = SystemTime::now().duration_since(UNIX_EPOCH).map_or_else(|before| -(before.duration().as_millis() as i64), |d| d.as_millis() as i64);
+        let real = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or_else(|before| -(before.duration().as_millis() as i64), |d| d.as_millis() as i64);
         real + self.offset_ms.load(Ordering::Relaxed)
     }
 

@@ -19,6 +19,6 @@ pub use caller::{Caller, Denied, Verifier};
 pub use clock::Clock;
 pub use context::{Context, StartError, inherited_secrets, read, start};
 pub use listen::{Listener, Listeners};
-pub use serve::{Limits, Peer, serve};
+pub use serve::{Limits, Peer, may_command, serve};
 pub use shutdown::Shutdown;
 pub use spool::Spool;

@@ -81,7 +81,6 @@ pub async fn serve(
     let app = app.layer(axum::extract::DefaultBodyLimit::max(limits.body_bytes));
     let places = Arc::new(Semaphore::new(limits.connections));
     let graceful = Arc::new(GracefulShutdown::new());
-    let own_uid = rustix::process::geteuid().as_raw();
 
     loop {
         let place = tokio::select! {
@@ -102,8 +101,7 @@ pub async fn serve(
             }
         };
         if let Some(uid) = peer.uid
-            && uid != 0
-            && uid != own_uid
+            && !may_command(uid)
         {
             tracing::warn!(uid, "refused a user on the control socket");
             continue;
@@ -137,6 +135,19 @@ pub async fn serve(
         Err(_) => tracing::debug!("left during a handshake"),
     }
     Ok(())
+}
+
+/// Whether the user at the other end of a control socket may command this process: root, or the user we are.
+///
+/// Inside a user namespace root is not mapped and shows as the overflow user, like everybody else out there. The socket
+/// file is then the judge: it has mode 0600, so that of those only root could connect.
+pub fn may_command(uid: u32) -> bool {
+    let overflow = || std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|t| t.trim().parse().ok());
+    let all_mapped = || {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        map.split_whitespace().collect::<Vec<_>>() == ["0", "0", "4294967295"]
+    };
+    uid == 0 || uid == rustix::process::geteuid().as_raw() || (Some(uid) == overflow() && !all_mapped())
 }
 
 enum Stream {
@@ -176,7 +187,11 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.header_bytes.max(8192));
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(limits.header_bytes as u32).max_concurrent_streams(128);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(limits.header_bytes as u32)
+        .max_concurrent_streams(128);
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(app));
     if let Err(error) = watcher.watch(serving.into_owned()).await {
         tracing::debug!(%error, "a connection ended early");

@@ -15,7 +15,6 @@ mod ship;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
-    time::Duration,
 };
 
 use api::{
@@ -34,11 +33,6 @@ pub use segments::Error;
 pub const EVENT_BYTES: usize = 64 * 1024;
 /// What one flush takes at most.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
-/// After a group of this many, the next one is waited for a moment: fewer and larger flushes cost less of the machine than
-/// the moment costs a caller. Under light use nothing waits.
-const BUSY_GROUP: usize = 8;
-const BUSY_WAIT: Duration = Duration::from_micros(500);
-
 /// A role's spool. Clones share it; the last one dropped waits until all that was appended is on disk.
 #[derive(Clone)]
 pub struct Spool {
@@ -170,11 +164,7 @@ impl Drop for Inner {
 /// The writer: the only one who touches the segments.
 fn write(mut segments: Segments, orders: &mpsc::Receiver<Order>, progress: &watch::Sender<u64>) {
     let mut refused = false;
-    let mut busy = false;
     while let Ok(first) = orders.recv() {
-        if busy {
-            std::thread::sleep(BUSY_WAIT);
-        }
         let (mut events, mut answers, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut acknowledged = None;
         let mut next = Some(first);
@@ -189,7 +179,6 @@ fn write(mut segments: Segments, orders: &mpsc::Receiver<Order>, progress: &watc
             }
             next = if bytes < GROUP_BYTES { orders.try_recv().ok() } else { None };
         }
-        busy = events.len() >= BUSY_GROUP;
         if !events.is_empty() {
             match append(&mut segments, events) {
                 Ok(first) => {

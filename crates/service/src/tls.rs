@@ -27,15 +27,9 @@ pub fn install_provider() {
 }
 
 /// A server configuration from a PEM chain and a PEM key. `min_13` refuses TLS 1.2.
-pub fn server(
-    cert: &Secret,
-    key: &Secret,
-    alpn: &[&[u8]],
-    min_13: bool,
-) -> Result<Arc<rustls::ServerConfig>, Error> {
-    let chain = CertificateDer::pem_slice_iter(cert.expose().as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::Pem)?;
+pub fn server(cert: &Secret, key: &Secret, alpn: &[&[u8]], min_13: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
+    let chain =
+        CertificateDer::pem_slice_iter(cert.expose().as_bytes()).collect::<Result<Vec<_>, _>>().map_err(Error::Pem)?;
     let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(Error::Pem)?;
     let versions: &[&rustls::SupportedProtocolVersion] =
         if min_13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };

@@ -38,7 +38,8 @@ pub fn start(
     }
     let mut pipe = None;
     if secrets.is_some() {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+        let (reader, writer) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
         lifted.push(rustix::io::fcntl_dupfd_cloexec(reader.as_fd(), LIFTED).map_err(|e| failed(e.into()))?);
         command.env(api::context::SECRETS_FD, (3 + listeners.len()).to_string());
         pipe = Some(writer);
@@ -107,7 +108,8 @@ pub fn orphans() -> Vec<u32> {
     while next < found.len() {
         let of = found[next];
         next += 1;
-        found.extend(parents.iter().filter(|(_, parent, state)| *parent == of && *state != 'Z').map(|(pid, _, _)| *pid));
+        found
+            .extend(parents.iter().filter(|(_, parent, state)| *parent == of && *state != 'Z').map(|(pid, _, _)| *pid));
     }
     found.retain(|pid| *pid != own);
     found
@@ -123,7 +125,9 @@ pub fn stat(pid: u32) -> Option<(u32, u64, char)> {
 /// Reaps children that were handed to us when their parent ended; `own` is left to its waiter.
 pub fn reap_others(own: Option<u32>) {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    while let Ok(Some(status)) = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
+    while let Ok(Some(status)) =
+        waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT)
+    {
         // rustix gives no pid here; libc does.
         let Some(pid) = exited_child() else { return };
         let _ = status;

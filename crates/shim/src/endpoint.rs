@@ -31,7 +31,8 @@ pub async fn serve(listener: TcpListener, header: Secret, tokens: Arc<Tokens>, s
         }
         let (header, tokens) = (header.clone(), tokens.clone());
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| answer(request, header.clone(), tokens.clone(), remote));
+            let service =
+                hyper::service::service_fn(move |request| answer(request, header.clone(), tokens.clone(), remote));
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(std::time::Duration::from_secs(10))

@@ -1,3 +1,5 @@
+//! Why a shim could not do its work.
+
 /// Why a shim could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -46,7 +46,8 @@ impl Log {
 
     /// Adds a line.
     pub fn line(&mut self, at_ms: i64, stream: Stream, text: &str) {
-        let text: String = if text.len() > LINE_BYTES { text.chars().take(LINE_BYTES / 4).collect() } else { text.into() };
+        let text: String =
+            if text.len() > LINE_BYTES { text.chars().take(LINE_BYTES / 4).collect() } else { text.into() };
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
         }
@@ -104,7 +105,8 @@ mod tests {
         for n in 0..200 {
             log.line(n, Stream::Out, &format!("line number {n:04}"));
         }
-        let mut files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();
         assert_eq!(files, ["current.log", "current.log.1", "current.log.2"]);
         let newest = std::fs::read_to_string(dir.path().join("current.log")).unwrap();

@@ -35,7 +35,9 @@ fn parse_inner(inner: &str) -> Result<Reference, String> {
         let secret = path.next().ok_or_else(|| format!("`{uri}` names no secret"))?.to_owned();
         return Ok(Reference { vault, secret, version: path.next().map(str::to_owned) });
     }
-    let need = |name: &str, shown: &str| fields.get(name).filter(|v| !v.is_empty()).cloned().ok_or_else(|| format!("{shown} is missing"));
+    let need = |name: &str, shown: &str| {
+        fields.get(name).filter(|v| !v.is_empty()).cloned().ok_or_else(|| format!("{shown} is missing"))
+    };
     Ok(Reference {
         vault: need("vaultname", "VaultName")?,
         secret: need("secretname", "SecretName")?,
@@ -55,9 +57,13 @@ mod tests {
     fn both_spellings_are_understood() {
         let by_name = parse("@Microsoft.KeyVault(VaultName=main;SecretName=Db--Pass)").unwrap().unwrap();
         assert_eq!(by_name, reference("main", "Db--Pass", None));
-        let by_uri = parse("@Microsoft.KeyVault(SecretUri=https://main.vault.azure.net/secrets/Db--Pass/0a)").unwrap().unwrap();
+        let by_uri =
+            parse("@Microsoft.KeyVault(SecretUri=https://main.vault.azure.net/secrets/Db--Pass/0a)").unwrap().unwrap();
         assert_eq!(by_uri, reference("main", "Db--Pass", Some("0a")));
-        assert_eq!(parse("@Microsoft.KeyVault(SecretUri=https://m.v/secrets/a/)").unwrap().unwrap(), reference("m", "a", None));
+        assert_eq!(
+            parse("@Microsoft.KeyVault(SecretUri=https://m.v/secrets/a/)").unwrap().unwrap(),
+            reference("m", "a", None)
+        );
     }
 
     #[test]

@@ -38,7 +38,8 @@ const RECOVERED: Duration = Duration::from_secs(10);
 /// Runs the shim to its end; the exit code is the workload's where it runs in the foreground or once, else 0.
 pub fn run(path: &Path) -> Result<i32, Error> {
     let text = std::fs::read(path).map_err(|source| Error::Config { path: path.into(), source })?;
-    let config: ShimConfig = serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.into(), source })?;
+    let config: ShimConfig =
+        serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.into(), source })?;
     let secrets = service::inherited_secrets().map_err(|e| Error::Inherit(e.into()))?;
     // SAFETY: the first act of the process but for the secrets pipe, which lies behind the listeners.
     let listeners = unsafe { Listeners::inherited() }.map_err(|e| Error::Inherit(e.into()))?;
@@ -85,7 +86,8 @@ impl Shim {
                 role_secrets.insert(name, value);
             }
         }
-        let tokens = Tokens::new(&config, workload_key, &ca, clock.clone()).map_err(|e| Error::Inherit(e.into()))?.map(Arc::new);
+        let tokens =
+            Tokens::new(&config, workload_key, &ca, clock.clone()).map_err(|e| Error::Inherit(e.into()))?.map(Arc::new);
         let mut identity_env = BTreeMap::new();
         if let (Some(tokens), Some(endpoint)) = (&tokens, &config.identity) {
             let header = Secret::random();
@@ -103,7 +105,9 @@ impl Shim {
                     identity_env.insert(setting.clone(), value.replace(INGEST_KEY_PLACE, key.expose()));
                 }
             }
-            if !config.foreground && let (Ok(base), Ok(tls)) = (base.parse(), api::client::trust(&ca)) {
+            if !config.foreground
+                && let (Ok(base), Ok(tls)) = (base.parse(), api::client::trust(&ca))
+            {
                 let client = Client::new(Target::Https { base, tls, hosts: Arc::new(config.hosts.clone()) });
                 shipping = Some(ship::start(client, key, config.resource.clone()));
             }
@@ -146,7 +150,7 @@ impl Shim {
                     drop(lines_in);
                     let pid = process.id();
                     self.status.pid = pid;
-                    self.status.start_ticks = pid.and_then(|p| child::stat(p)).map(|s| s.1);
+                    self.status.start_ticks = pid.and_then(child::stat).map(|s| s.1);
                     self.status.state = WorkloadState::Running;
                     self.status.trouble = None;
                     let mut wish = None;
@@ -190,7 +194,8 @@ impl Shim {
                             return self.wait_for_stop(&mut questions, &mut term).await.map(|()| code);
                         }
                         None => {
-                            let how = exit.signal().map_or_else(|| format!("exit code {code}"), |s| format!("signal {s}"));
+                            let how =
+                                exit.signal().map_or_else(|| format!("exit code {code}"), |s| format!("signal {s}"));
                             self.say(&format!("the workload ended ({how}); it is started again"));
                         }
                     }
@@ -296,7 +301,11 @@ impl Shim {
     }
 
     /// Ends the workload: its stop signal, the grace, then kill.
-    async fn end(&mut self, process: &mut Child, lines: &mut mpsc::Receiver<(Stream, String)>) -> std::io::Result<std::process::ExitStatus> {
+    async fn end(
+        &mut self,
+        process: &mut Child,
+        lines: &mut mpsc::Receiver<(Stream, String)>,
+    ) -> std::io::Result<std::process::ExitStatus> {
         if let Some(pid) = process.id() {
             child::signal(pid, child::stop_signal(self.config.stop_signal));
         }
@@ -335,7 +344,11 @@ impl Shim {
         }
     }
 
-    async fn wait_for_stop(&mut self, questions: &mut mpsc::Receiver<Question>, term: &mut tokio::signal::unix::Signal) -> Result<(), Error> {
+    async fn wait_for_stop(
+        &mut self,
+        questions: &mut mpsc::Receiver<Question>,
+        term: &mut tokio::signal::unix::Signal,
+    ) -> Result<(), Error> {
         loop {
             tokio::select! {
                 _ = term.recv() => return Ok(()),
@@ -367,12 +380,11 @@ async fn read_lines(stream: impl tokio::io::AsyncRead + Unpin, kind: Stream, lin
 }
 
 async fn control_socket(listener: tokio::net::UnixListener, questions: mpsc::Sender<Question>) {
-    let own = rustix::process::geteuid().as_raw();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         // The workload has our user: only root, or the same user where users are shared, may command.
         let uid = stream.peer_cred().map(|c| c.uid()).unwrap_or(u32::MAX);
-        if uid != 0 && uid != own {
+        if !service::may_command(uid) {
             continue;
         }
         let questions = questions.clone();

@@ -45,7 +45,10 @@ async fn ship(client: Client, key: api::Secret, resource: String, mut lines: mps
             match client.send("POST", "/v1/logs", Some(("application/json", body.clone()))).await {
                 Ok(answer) if answer.status.is_success() => break,
                 Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 429 => {
-                    tracing::warn!(status = answer.status.as_u16(), "telemetry refused log lines; they stay in the files");
+                    tracing::warn!(
+                        status = answer.status.as_u16(),
+                        "telemetry refused log lines; they stay in the files"
+                    );
                     break;
                 }
                 _ => tokio::time::sleep(RETRY).await,
@@ -77,11 +80,11 @@ fn record(line: &Line) -> Value {
         "body": { "stringValue": line.text },
         "attributes": [{ "key": "log.iostream", "value": { "stringValue": if line.stream == Stream::Out { "stdout" } else { "stderr" } } }],
     });
-    let trace = field(&["trace_id", "traceId"]);
+    let trace = field(&["trace_id", "traceId", "trace"]);
     if trace.len() == 32 && trace.bytes().all(|b| b.is_ascii_hexdigit()) {
         record["traceId"] = trace.into();
     }
-    let span = field(&["span_id", "spanId"]);
+    let span = field(&["span_id", "spanId", "span"]);
     if span.len() == 16 && span.bytes().all(|b| b.is_ascii_hexdigit()) {
         record["spanId"] = span.into();
     }

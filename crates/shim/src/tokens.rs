@@ -28,7 +28,6 @@ pub struct Tokens {
     kept: Mutex<HashMap<String, WorkloadToken>>,
 }
 
-
 impl Tokens {
     /// None if the workload has no identity.
     pub fn new(config: &ShimConfig, key: Option<Secret>, ca: &[u8], clock: Clock) -> Result<Option<Self>, String> {
@@ -75,14 +74,17 @@ impl Tokens {
         };
         let token = self.token("https://vault.azure.net").await.map_err(|e| chain(&e))?;
         let url = base.parse().map_err(|_| format!("{base} is not a URL"))?;
-        let vault = Client::new(Target::Https { base: url, tls: self.tls.clone(), hosts: self.hosts.clone() }).bearer(token.access_token);
+        let vault = Client::new(Target::Https { base: url, tls: self.tls.clone(), hosts: self.hosts.clone() })
+            .bearer(token.access_token);
         let path = match &reference.version {
             Some(version) => format!("/secrets/{}/{version}?api-version=7.4", reference.secret),
             None => format!("/secrets/{}?api-version=7.4", reference.secret),
         };
         let bundle: SecretBundle = vault.get(&path).await.map_err(|e| match &e {
             // The vault speaks Key Vault's error body: keep its sentence.
-            WireError::Refused { status, body, .. } => format!("{base} answered {status}: {}", vault_message(&body.message)),
+            WireError::Refused { status, body, .. } => {
+                format!("{base} answered {status}: {}", vault_message(&body.message))
+            }
             other => chain(other),
         })?;
         bundle.value.ok_or_else(|| format!("{base} sent no value"))

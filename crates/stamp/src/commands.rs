@@ -52,14 +52,19 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Query { of, sql, days, lines } => query::run(&of, sql, days, lines, json).await,
             Verb::Open { of, resource } => open::run(&of, &resource, json).await,
             Verb::Exec { of, service, command } => exec::run(&of, service, command).await,
-            Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => people::set_secret(&of, name, vault, json).await,
+            Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
+                people::set_secret(&of, name, vault, json).await
+            }
             Verb::User { verb: UserVerb::Add { of, email, name, groups } } => {
                 people::add(&of, email, name, groups, json).await
             }
             Verb::Audit { verb: AuditVerb::Show { of, actor, lines } } => audit::show(&of, actor, lines, json).await,
-            Verb::Serve { .. } | Verb::Doctor | Verb::Init { .. } | Verb::Explain { .. } | Verb::Schema | Verb::Plan { .. } => {
-                Ok(ExitCode::SUCCESS)
-            }
+            Verb::Serve { .. }
+            | Verb::Doctor
+            | Verb::Init { .. }
+            | Verb::Explain { .. }
+            | Verb::Schema
+            | Verb::Plan { .. } => Ok(ExitCode::SUCCESS),
             Verb::Audit { verb: AuditVerb::Verify { .. } } => Ok(ExitCode::SUCCESS),
         }
     })

@@ -71,7 +71,8 @@ fn keep(home: &Home, own: &std::path::Path, bytes: &[u8], digest: &str) -> anyho
     let folder = home.bin().join(&digest[..16]);
     let kept = folder.join("stamp");
     if !kept.exists() {
-        supervisor::keep(&folder, "stamp", bytes).with_context(|| format!("could not keep a copy of {}", own.display()))?;
+        supervisor::keep(&folder, "stamp", bytes)
+            .with_context(|| format!("could not keep a copy of {}", own.display()))?;
     }
     Ok(kept)
 }
@@ -84,7 +85,12 @@ async fn gone(pid: u32) {
 }
 
 /// Sends a request and gives every event to `take` until the last, which is returned.
-pub async fn events(client: &Client, path: &str, body: &impl serde::Serialize, mut take: impl FnMut(Option<&Event>)) -> anyhow::Result<Event> {
+pub async fn events(
+    client: &Client,
+    path: &str,
+    body: &impl serde::Serialize,
+    mut take: impl FnMut(Option<&Event>),
+) -> anyhow::Result<Event> {
     let body = serde_json::to_vec(body)?;
     let response = client.open("POST", path, Some(("application/json", body.into()))).await?;
     let mut body = response.into_body();

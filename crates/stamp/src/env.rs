@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 /// Moves all state: journal, stamps, engines, sockets.
 pub const STAMP_HOME: &str = "STAMP_HOME";
+/// What the person typed to get here, such as `./stampw`; it is shown in what to type next.
+pub const STAMP_CALLED: &str = "STAMP_CALLED";
 /// Any value switches colours off (no-color.org).
 pub const NO_COLOR: &str = "NO_COLOR";
 

@@ -32,7 +32,13 @@ impl From<anyhow::Error> for Failed {
 impl Failed {
     /// Something was asked that cannot be.
     pub fn asked(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
-        let failure = Failure { code: "S0002".into(), message: message.into(), hint: Some(hint.into()), exit: 2, ..Failure::default() };
+        let failure = Failure {
+            code: "S0002".into(),
+            message: message.into(),
+            hint: Some(hint.into()),
+            exit: 2,
+            ..Failure::default()
+        };
         Self(failure).into()
     }
 

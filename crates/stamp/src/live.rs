@@ -27,7 +27,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// `quiet`: nothing is drawn (scripts that want data alone still get plain lines on standard error).
+    /// `plain`: lines even on a terminal, for scripts.
     pub fn new(title: String, plain: bool) -> Self {
         let live = !plain && screen::is_live();
         Self { title, lines: Vec::new(), drawn: 0, turn: 0, live, began: std::time::Instant::now() }
@@ -37,13 +37,16 @@ impl Live {
     pub fn take(&mut self, event: &Event) {
         match event {
             Event::Plan { steps } => {
-                self.lines = steps.iter().map(|PlannedStep { id, .. }| Line {
-                    id: id.clone(),
-                    state: None,
-                    milliseconds: 0,
-                    note: String::new(),
-                    began: None,
-                }).collect();
+                self.lines = steps
+                    .iter()
+                    .map(|PlannedStep { id, .. }| Line {
+                        id: id.clone(),
+                        state: None,
+                        milliseconds: 0,
+                        note: String::new(),
+                        began: None,
+                    })
+                    .collect();
             }
             Event::Step { id, state, milliseconds, note } => {
                 if let Some(line) = self.lines.iter_mut().find(|l| l.id == *id) {
@@ -65,7 +68,11 @@ impl Live {
         let note = if note.is_empty() { String::new() } else { format!("  ({note})") };
         match state {
             StepState::Running => {}
-            StepState::Waiting => screen::talk(&format!("  ... {id}, {}: awaits {}", seconds(milliseconds), note.trim())),
+            // Every ten seconds is often enough for a log.
+            StepState::Waiting if milliseconds % 10_000 >= 700 => {}
+            StepState::Waiting => {
+                screen::talk(&format!("  ... {id}, {}: awaits {}", seconds(milliseconds), note.trim()))
+            }
             StepState::Done => screen::talk(&format!("  ok  {id}, {}{note}", seconds(milliseconds))),
             StepState::Failed => screen::talk(&format!("  FAILED  {id}, {}{note}", seconds(milliseconds))),
         }
@@ -82,11 +89,19 @@ impl Live {
         if self.drawn > 0 {
             text.push_str(&format!("\x1b[{}A", self.drawn));
         }
-        let mut shown = vec![format!("{}  {}", screen::bold(&self.title), screen::dim(&seconds(self.began.elapsed().as_millis() as u64)))];
+        let mut shown = vec![format!(
+            "{}  {}",
+            screen::bold(&self.title),
+            screen::dim(&seconds(self.began.elapsed().as_millis() as u64))
+        )];
         // A terminal lower than the plan shows what is under way; the rest is counted.
         let room = rows.saturating_sub(3);
         let hidden = self.lines.len().saturating_sub(room);
-        let skip = if hidden > 0 { self.lines.iter().take(hidden).filter(|l| l.state == Some(StepState::Done)).count() } else { 0 };
+        let skip = if hidden > 0 {
+            self.lines.iter().take(hidden).filter(|l| l.state == Some(StepState::Done)).count()
+        } else {
+            0
+        };
         let visible: Vec<&Line> = self.lines.iter().skip(skip).take(room).collect();
         for (index, line) in visible.iter().enumerate() {
             let branch = if index + 1 == visible.len() { "└─" } else { "├─" };
@@ -105,8 +120,16 @@ impl Live {
                 (_, false) => format!("{}  {}", line.id, line.note),
                 (_, true) => line.id.clone(),
             };
-            let words: String = if words.chars().count() > width { words.chars().take(width.saturating_sub(1)).chain(['…']).collect() } else { words };
-            let words = if let Some(rest) = words.strip_prefix(line.id.as_str()) { format!("{}{}", line.id, screen::dim(rest)) } else { words };
+            let words: String = if words.chars().count() > width {
+                words.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+            } else {
+                words
+            };
+            let words = if let Some(rest) = words.strip_prefix(line.id.as_str()) {
+                format!("{}{}", line.id, screen::dim(rest))
+            } else {
+                words
+            };
             shown.push(format!("{branch} {sign} {words}  {}", screen::dim(&time)));
         }
         for line in &shown {
@@ -125,5 +148,9 @@ impl Live {
 
 /// `0.42 s`, `12 s`.
 pub fn seconds(milliseconds: u64) -> String {
-    if milliseconds < 10_000 { format!("{:.2} s", milliseconds as f64 / 1000.0) } else { format!("{} s", milliseconds / 1000) }
+    if milliseconds < 10_000 {
+        format!("{:.2} s", milliseconds as f64 / 1000.0)
+    } else {
+        format!("{} s", milliseconds / 1000)
+    }
 }

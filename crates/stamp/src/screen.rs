@@ -48,9 +48,8 @@ pub fn cyan(text: &str) -> String {
 
 /// Columns and rows of the terminal; 80 by 24 where it does not say.
 pub fn size() -> (usize, usize) {
-    rustix::termios::tcgetwinsize(std::io::stderr()).map_or((80, 24), |s| {
-        (usize::from(s.ws_col).max(20), usize::from(s.ws_row).max(5))
-    })
+    rustix::termios::tcgetwinsize(std::io::stderr())
+        .map_or((80, 24), |s| (usize::from(s.ws_col).max(20), usize::from(s.ws_row).max(5)))
 }
 
 /// A table with two spaces between columns, on standard output.

@@ -26,7 +26,11 @@ pub fn read(system: &str) -> anyhow::Result<Source> {
             .map(|e| e.path().display().to_string())
             .collect();
         known.sort();
-        let hint = if known.is_empty() { "`stamp init` writes one".to_owned() } else { format!("there is: {}", known.join(", ")) };
+        let hint = if known.is_empty() {
+            "`stamp init` writes one".to_owned()
+        } else {
+            format!("there is: {}", known.join(", "))
+        };
         return Err(Failed::asked(format!("there is no system.toml at {}", file.display()), hint));
     }
     let file = file.canonicalize().with_context(|| format!("could not find {}", file.display()))?;

@@ -22,8 +22,9 @@ use crate::{
     compose::Composed,
     journal::StampRow,
     layout::Layout,
-    people, place, ready, secrets,
+    people, place, ready,
     reconcile::blocking,
+    secrets,
     stamp::{Ground, Work},
 };
 
@@ -76,7 +77,9 @@ pub async fn run(ground: &Arc<Ground>, scene: &Arc<Scene>, plan: Plan, work: &Wo
         match result {
             Ok(left) => {
                 work.feed.tell(Event::Step { id: id.clone(), state: StepState::Done, milliseconds, note: left.note });
-                outcome.missing.extend(left.missing.into_iter().filter(|m| !outcome.missing.contains(m)).collect::<Vec<_>>());
+                outcome
+                    .missing
+                    .extend(left.missing.into_iter().filter(|m| !outcome.missing.contains(m)).collect::<Vec<_>>());
                 done.insert(id);
             }
             Err(error) => {
@@ -107,7 +110,13 @@ async fn one(ground: Arc<Ground>, scene: Arc<Scene>, step: Step, work: Work) -> 
     (id, started.elapsed().as_millis() as u64, result)
 }
 
-async fn act(ground: &Arc<Ground>, scene: &Arc<Scene>, step: &Step, work: &Work, started: Instant) -> Result<Done, Error> {
+async fn act(
+    ground: &Arc<Ground>,
+    scene: &Arc<Scene>,
+    step: &Step,
+    work: &Work,
+    started: Instant,
+) -> Result<Done, Error> {
     let note = |note: String| {
         let milliseconds = started.elapsed().as_millis() as u64;
         work.feed.tell(Event::Step { id: step.id.clone(), state: StepState::Waiting, milliseconds, note });
@@ -141,6 +150,10 @@ async fn act(ground: &Arc<Ground>, scene: &Arc<Scene>, step: &Step, work: &Work,
         }
         Act::Migrate { service } => migrate(ground, scene, service, note).await,
         Act::FirstPerson { identity } => first_person(ground, scene, identity).await,
+        Act::Open { edge } => {
+            ready::open(&scene.layout, &edge.to_string(), note).await?;
+            Ok(Done { note: scene.layout.url(edge)?, ..Done::default() })
+        }
         Act::Remove { workload } => {
             let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
             blocking(move || place::stop(&ground, &scene2.layout, &name)).await?;
@@ -150,7 +163,11 @@ async fn act(ground: &Arc<Ground>, scene: &Arc<Scene>, step: &Step, work: &Work,
 }
 
 fn find<'a>(scene: &'a Scene, workload: &str) -> Result<&'a Composed, Error> {
-    scene.composed.iter().find(|c| c.workload == workload).ok_or_else(|| Error::Fault(format!("{workload} was not composed")))
+    scene
+        .composed
+        .iter()
+        .find(|c| c.workload == workload)
+        .ok_or_else(|| Error::Fault(format!("{workload} was not composed")))
 }
 
 async fn placed(ground: &Arc<Ground>, scene: &Arc<Scene>, workload: &str, replace: bool) -> Result<Vec<String>, Error> {
@@ -164,7 +181,12 @@ async fn placed(ground: &Arc<Ground>, scene: &Arc<Scene>, workload: &str, replac
     .await
 }
 
-async fn migrate(ground: &Arc<Ground>, scene: &Arc<Scene>, service: &ResourceId, note: impl FnMut(String)) -> Result<Done, Error> {
+async fn migrate(
+    ground: &Arc<Ground>,
+    scene: &Arc<Scene>,
+    service: &ResourceId,
+    note: impl FnMut(String),
+) -> Result<Done, Error> {
     let Some(composed) = scene.migrations.get(service) else { return Ok(Done::default()) };
     let workload = composed.workload.clone();
     let place_one = {
@@ -183,7 +205,9 @@ async fn migrate(ground: &Arc<Ground>, scene: &Arc<Scene>, service: &ResourceId,
         blocking(move || place::stop(&ground, &scene.layout, &workload)).await
     };
     match waited {
-        Err(Error::KeepsEnding { how, tail, .. }) => return Err(Error::Migration { service: service.to_string(), how, tail }),
+        Err(Error::KeepsEnding { how, tail, .. }) => {
+            return Err(Error::Migration { service: service.to_string(), how, tail });
+        }
         other => other?,
     }
     stopped?;
@@ -196,8 +220,9 @@ async fn first_person(ground: &Arc<Ground>, scene: &Arc<Scene>, identity: &Resou
     let groups = declared.admin_group.iter().cloned().collect();
     let request = UserRequest { email: people::FIRST_ADMIN.into(), name: "Administrator".into(), groups };
     let answer = people::invite(&scene.layout, identity, &request).await?;
+    ground.journal.set_fact(&scene.row.system, &scene.row.stamp, "first-person", people::FIRST_ADMIN)?;
     if let Some(link) = answer.link {
-        ground.journal.set_fact(&scene.row.system, &scene.row.stamp, "admin-link", &link)?;
+        ground.journal.set_fact(&scene.row.system, &scene.row.stamp, people::LINK, &link)?;
     }
     Ok(Done { note: people::FIRST_ADMIN.into(), ..Done::default() })
 }
@@ -282,7 +307,12 @@ pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destro
     let _ = std::fs::remove_dir_all(&layout.sockets);
     if destroy {
         let (ground, row, folder) = (ground.clone(), row.clone(), layout.folder.clone());
-        blocking(move || remove(&ground, &row, &folder)).await?;
+        let (id, started) = ("remove its data".to_owned(), Instant::now());
+        let removed = blocking(move || remove(&ground, &row, &folder)).await;
+        let state = if removed.is_ok() { StepState::Done } else { StepState::Failed };
+        let milliseconds = started.elapsed().as_millis() as u64;
+        work.feed.tell(Event::Step { id, state, milliseconds, note: String::new() });
+        removed?;
     }
     Ok(())
 }

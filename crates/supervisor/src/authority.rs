@@ -9,8 +9,8 @@ use std::{
 
 use api::Secret;
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
 };
 use serde::Deserialize;
 
@@ -49,10 +49,17 @@ impl Authority {
     }
 
     fn read(path: PathBuf, text: Secret) -> Result<Self, Error> {
-        let stored: Stored = serde_json::from_str(text.expose())
-            .map_err(|e| Error::File { what: "understand", path: path.clone(), source: std::io::Error::other(e.to_string()) })?;
+        let stored: Stored = serde_json::from_str(text.expose()).map_err(|e| Error::File {
+            what: "understand",
+            path: path.clone(),
+            source: std::io::Error::other(e.to_string()),
+        })?;
         if stored.version > VERSION {
-            return Err(Error::Fault(format!("{} is of version {}; this binary reads {VERSION}", path.display(), stored.version)));
+            return Err(Error::Fault(format!(
+                "{} is of version {}; this binary reads {VERSION}",
+                path.display(),
+                stored.version
+            )));
         }
         let failed = |source| Error::Certificate { name: "the stamp's CA".into(), source };
         let key = KeyPair::from_pem(stored.ca_key.expose()).map_err(failed)?;
@@ -78,7 +85,8 @@ impl Authority {
             permitted.push(GeneralSubtree::DnsName("vault.azure.net".into()));
             permitted.push(GeneralSubtree::DnsName("blob.core.windows.net".into()));
         }
-        params.name_constraints = Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: Vec::new() });
+        params.name_constraints =
+            Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: Vec::new() });
         (params.not_before, params.not_after) = validity(3650);
         let cert = params.self_signed(&key).map_err(failed)?;
         let ca_key = Secret::new(key.serialize_pem());

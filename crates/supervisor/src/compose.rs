@@ -167,7 +167,13 @@ impl Composer<'_> {
     }
 
     /// A command of a person in the place of a service.
-    pub fn command(&self, id: &ResourceId, service: &Service, command: &[String], directory: &Path) -> Result<ShimConfig, Error> {
+    pub fn command(
+        &self,
+        id: &ResourceId,
+        service: &Service,
+        command: &[String],
+        directory: &Path,
+    ) -> Result<ShimConfig, Error> {
         let workload = id.to_string();
         let mut shim = self.service(id, service, &workload)?.shim;
         shim.run = command.to_vec();
@@ -337,7 +343,12 @@ impl Composer<'_> {
     }
 
     /// The environment of an application: what App Service gives, what SDKs read to trust the CA, and what is declared.
-    fn environment(&self, workload: &str, declared: &BTreeMap<String, Value>, port: Option<u16>) -> Result<BTreeMap<String, String>, Error> {
+    fn environment(
+        &self,
+        workload: &str,
+        declared: &BTreeMap<String, Value>,
+        port: Option<u16>,
+    ) -> Result<BTreeMap<String, String>, Error> {
         let place = self.layout.place(workload);
         let bundle = self.layout.bundle().display().to_string();
         let resource = model::plan::resource_of(workload);
@@ -466,7 +477,11 @@ impl Composer<'_> {
             .map(|a| Assignment { principal: a.to.to_string(), role: role(a.role), secrets: a.secrets.clone() })
             .collect();
         // It sets what is declared to be there; it is one of the names in the audit record like any other.
-        assignments.push(Assignment { principal: OPERATOR.into(), role: VaultRole::SecretsOfficer, secrets: Vec::new() });
+        assignments.push(Assignment {
+            principal: OPERATOR.into(),
+            role: VaultRole::SecretsOfficer,
+            secrets: Vec::new(),
+        });
         VaultConfig {
             name: id.name.clone(),
             url: self.layout.named_url(id),
@@ -512,15 +527,16 @@ impl Composer<'_> {
     fn postgres(&self, id: &ResourceId, postgres: &model::resource::Postgres) -> Result<Composed, Error> {
         let workload = id.to_string();
         let engines = self.home.engines();
-        let engine = api::engine::choose(&engines, postgres.version.want, &postgres.version.accept).ok_or_else(|| {
-            let accept: Vec<String> = postgres.version.accept.iter().map(u32::to_string).collect();
-            Error::NoEngine {
-                workload: workload.clone(),
-                want: postgres.version.want,
-                accept: accept.join(", "),
-                looked: vec![engines.display().to_string()],
-            }
-        })?;
+        let engine =
+            api::engine::choose(&engines, postgres.version.want, &postgres.version.accept).ok_or_else(|| {
+                let accept: Vec<String> = postgres.version.accept.iter().map(u32::to_string).collect();
+                Error::NoEngine {
+                    workload: workload.clone(),
+                    want: postgres.version.want,
+                    accept: accept.join(", "),
+                    looked: vec![engines.display().to_string()],
+                }
+            })?;
         let port = self.layout.port(postgres.port);
         let mut settings = postgres.settings.clone();
         settings.entry("max_connections".into()).or_insert_with(|| postgres.connections.to_string());
@@ -585,8 +601,15 @@ impl Composer<'_> {
         if !uses_files {
             return Ok(self.layout.place(workload).join("data"));
         }
-        let to = self.home.apps().join(format!("{}.{}.{}", self.system.name, self.system.stamp, id.name));
-        crate::files::copy_folder(&from, &to).map_err(Error::file("copy", &from))?;
+        // By what the files say: a changed file is another folder, and so another workload.
+        let content = crate::files::folder_digest(&from).map_err(Error::file("read", &from))?;
+        let name = format!("{}.{}.{}.{}", self.system.name, self.system.stamp, id.name, &content[..12]);
+        let to = self.home.apps().join(name);
+        if !to.exists() {
+            let part = to.with_extension("part");
+            crate::files::copy_folder(&from, &part).map_err(Error::file("copy", &from))?;
+            std::fs::rename(&part, &to).map_err(Error::file("put in place", &to))?;
+        }
         Ok(to)
     }
 
@@ -624,7 +647,12 @@ impl Composer<'_> {
     }
 
     fn acting_roles(&self) -> Vec<String> {
-        self.system.resources.keys().filter(|id| matches!(id.kind, Kind::Vault | Kind::Identity)).map(ToString::to_string).collect()
+        self.system
+            .resources
+            .keys()
+            .filter(|id| matches!(id.kind, Kind::Vault | Kind::Identity))
+            .map(ToString::to_string)
+            .collect()
     }
 }
 

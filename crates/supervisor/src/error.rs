@@ -49,7 +49,7 @@ pub enum Error {
         resource: String,
         what: String,
         #[source]
-        source: api::WireError,
+        source: Box<api::WireError>,
     },
     #[error("the secret {name} of {vault} has no value yet")]
     SecretMissing { vault: String, name: String, system: String, stamp: String },
@@ -92,7 +92,11 @@ impl Error {
 
     fn exit(&self) -> u8 {
         match self {
-            Self::Manifest(_) | Self::NotBuilt(_) | Self::NoStamp { .. } | Self::NoProgram { .. } | Self::Asked { .. } => 2,
+            Self::Manifest(_)
+            | Self::NotBuilt(_)
+            | Self::NoStamp { .. }
+            | Self::NoProgram { .. }
+            | Self::Asked { .. } => 2,
             Self::Fault(_) | Self::JournalVersion { .. } => 3,
             _ => 1,
         }
@@ -100,16 +104,28 @@ impl Error {
 
     fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NoStamp { system, stamp } => format!("bring it up with `stamp up systems/{system} --stamp {stamp}`, or see `stamp status`"),
-            Self::NoProgram { looked, .. } => format!("build it (`cargo build --workspace`), or put it in one of: {}", looked.join(", ")),
+            Self::NoStamp { system, stamp } => {
+                format!("bring it up with `stamp up systems/{system} --stamp {stamp}`, or see `stamp status`")
+            }
+            Self::NoProgram { looked, .. } => {
+                format!("build it (`cargo build --workspace`), or put it in one of: {}", looked.join(", "))
+            }
             Self::NoEngine { looked, .. } => format!("`./stampw up` brings engines; looked in: {}", looked.join(", ")),
             Self::SecretMissing { vault, name, system, stamp } => {
-                format!("set it: `stamp secret set systems/{system} --stamp {stamp} --vault {vault} {name}` (the value is read from standard input)")
+                format!(
+                    "set it: `stamp secret set systems/{system} --stamp {stamp} --vault {vault} {name}` (the value is read from standard input)"
+                )
             }
-            Self::Place { source: drivers::Error::Listen { .. }, .. } => "end that process, or `stamp destroy` this stamp: a new one takes other addresses".into(),
-            Self::NotReady { workload, .. } | Self::KeepsEnding { workload, .. } => format!("look at `stamp logs` of {workload}"),
+            Self::Place { source: drivers::Error::Listen { .. }, .. } => {
+                "end that process, or `stamp destroy` this stamp: a new one takes other addresses".into()
+            }
+            Self::NotReady { workload, .. } | Self::KeepsEnding { workload, .. } => {
+                format!("look at `stamp logs` of {workload}")
+            }
             Self::Migration { .. } => "nothing was switched over; mend the migration and run `stamp up` again".into(),
-            Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => "make room on the disk; `stamp down` works on a full disk".into(),
+            Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                "make room on the disk; `stamp down` works on a full disk".into()
+            }
             Self::Interrupted(_) => "run the same command again".into(),
             Self::Asked { hint: Some(hint), .. } => hint.clone(),
             _ => return None,
@@ -129,7 +145,14 @@ impl Error {
             Self::Manifest(text) => text.lines().map(str::to_owned).collect(),
             _ => Vec::new(),
         };
-        Failure { code: self.code().into(), message: self.to_string(), causes, lines, hint: self.hint(), exit: self.exit() }
+        Failure {
+            code: self.code().into(),
+            message: self.to_string(),
+            causes,
+            lines,
+            hint: self.hint(),
+            exit: self.exit(),
+        }
     }
 
     /// A file operation that failed.

@@ -21,7 +21,8 @@ use crate::{
 pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> Result<api::Secret, Error> {
     let system = resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let id: ResourceId = request.service.parse().unwrap_or_else(|_| ResourceId::new(Kind::Service, request.service.clone()));
+    let id: ResourceId =
+        request.service.parse().unwrap_or_else(|_| ResourceId::new(Kind::Service, request.service.clone()));
     let Some(Resource::Service(service)) = system.resources.get(&id) else {
         let known: Vec<String> = system.services().map(|(id, _)| id.to_string()).collect();
         return Err(Error::Asked {

@@ -54,13 +54,40 @@ pub fn keep_program(bin: &Path, program: &Path) -> io::Result<PathBuf> {
     Ok(kept)
 }
 
+/// Whether an entry of an application's folder is part of it: hidden files and build output are not.
+fn belongs(name: &std::ffi::OsStr) -> bool {
+    !name.to_string_lossy().starts_with('.') && name != "target" && name != "node_modules" && name != "__pycache__"
+}
+
+/// Digest of the files that [`copy_folder`] would copy: names, times and sizes, which change whenever a file does.
+pub fn folder_digest(from: &Path) -> io::Result<String> {
+    fn gather(from: &Path, text: &mut String) -> io::Result<()> {
+        let mut entries: Vec<_> = fs::read_dir(from)?.collect::<Result<_, _>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries.into_iter().filter(|e| belongs(&e.file_name())) {
+            let about = entry.metadata()?;
+            if about.is_dir() {
+                gather(&entry.path(), text)?;
+            } else {
+                use std::os::unix::fs::MetadataExt as _;
+                let time = (about.mtime(), about.mtime_nsec());
+                text.push_str(&format!("{} {} {time:?}\n", entry.path().display(), about.len()));
+            }
+        }
+        Ok(())
+    }
+    let mut text = String::new();
+    gather(from, &mut text)?;
+    Ok(digest(text.as_bytes()))
+}
+
 /// Copies a folder's files for a workload to read; links, hidden files and build output stay behind.
 pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     crate::home::make(to, 0o755)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.to_string_lossy().starts_with('.') || name == "target" || name == "node_modules" {
+        if !belongs(&name) {
             continue;
         }
         let kind = entry.file_type()?;
@@ -87,6 +114,20 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn a_changed_file_changes_the_digest_of_its_folder_and_a_hidden_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("app.py"), "one").unwrap();
+        let first = folder_digest(dir.path()).unwrap();
+        fs::write(dir.path().join(".cache"), "x").unwrap();
+        assert_eq!(folder_digest(dir.path()).unwrap(), first);
+        fs::write(dir.path().join("app.py"), "other").unwrap();
+        assert_ne!(folder_digest(dir.path()).unwrap(), first);
+        let copy = dir.path().join("copy-of-it");
+        copy_folder(dir.path(), &copy).unwrap_or_default();
+        assert!(!copy.join(".cache").exists());
     }
 
     #[test]

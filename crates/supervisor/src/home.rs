@@ -38,7 +38,12 @@ impl Home {
             }
         }
         for name in ["bin", "engines", "templates", "stamps", "apps"] {
-            make(&self.root.join(name), 0o711)?;
+            let folder = self.root.join(name);
+            // Engines may be shared by a link; what it leads to is not ours to change.
+            if !folder.is_symlink() {
+                // Engines are everybody's: another user's home may link to them, and looks for what is there.
+                make(&folder, if name == "engines" { 0o755 } else { 0o711 })?;
+            }
         }
         Ok(())
     }

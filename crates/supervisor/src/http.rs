@@ -17,11 +17,12 @@ use axum::{
 use model::{Kind, ResourceId};
 
 use crate::{
-    Error, exec,
+    Error,
+    authority::Authority,
+    exec,
     journal::StampRow,
     layout::Layout,
     people, reconcile, secrets,
-    authority::Authority,
     stamp::{Ground, Work},
     status,
 };
@@ -125,10 +126,7 @@ impl http_body::Body for Lines {
 }
 
 fn row(ground: &Ground, system: &str, stamp: &str) -> Result<StampRow, Error> {
-    ground
-        .journal
-        .stamp(system, stamp)?
-        .ok_or_else(|| Error::NoStamp { system: system.into(), stamp: stamp.into() })
+    ground.journal.stamp(system, stamp)?.ok_or_else(|| Error::NoStamp { system: system.into(), stamp: stamp.into() })
 }
 
 async fn one_status(State(ground): Shared, Query(of): Query<StampRef>) -> Result<Response, Refusal> {

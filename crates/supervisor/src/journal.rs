@@ -1,6 +1,7 @@
 //! The journal: what is wanted, what was placed, which step was begun and which is done. Written before the world changes.
 
 use std::{
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -76,6 +77,11 @@ pub struct Journal {
 impl Journal {
     /// Opens or makes the journal.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        // SQLite gives its side files the mode of the database: nobody else reads any of them.
+        let private = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        private
+            .and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)))
+            .map_err(Error::file("open", path))?;
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -120,8 +126,9 @@ impl Journal {
     /// All stamps.
     pub fn stamps(&self) -> Result<Vec<StampRow>, Error> {
         let connection = self.lock();
-        let mut statement = connection
-            .prepare("SELECT system, stamp, folder, manifest, programs, wanted, block, tenant FROM stamps ORDER BY 1, 2")?;
+        let mut statement = connection.prepare(
+            "SELECT system, stamp, folder, manifest, programs, wanted, block, tenant FROM stamps ORDER BY 1, 2",
+        )?;
         let rows = statement.query_map([], read_stamp)?.collect::<Result<_, _>>()?;
         Ok(rows)
     }
@@ -204,7 +211,14 @@ impl Journal {
     }
 
     /// Gives a workload its address and user, before anything uses them.
-    pub fn add_workload(&self, system: &str, stamp: &str, workload: &str, user: Option<u32>, host: u8) -> Result<(), Error> {
+    pub fn add_workload(
+        &self,
+        system: &str,
+        stamp: &str,
+        workload: &str,
+        user: Option<u32>,
+        host: u8,
+    ) -> Result<(), Error> {
         self.lock().execute(
             "INSERT INTO workloads (system, stamp, workload, user, host) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![system, stamp, workload, user, host],
@@ -213,7 +227,14 @@ impl Journal {
     }
 
     /// Writes down which process a workload is, or that it is none.
-    pub fn placed(&self, system: &str, stamp: &str, workload: &str, shim: Option<ProcessId>, digest: &str) -> Result<(), Error> {
+    pub fn placed(
+        &self,
+        system: &str,
+        stamp: &str,
+        workload: &str,
+        shim: Option<ProcessId>,
+        digest: &str,
+    ) -> Result<(), Error> {
         self.lock().execute(
             "UPDATE workloads SET pid = ?4, start_ticks = ?5, digest = ?6 WHERE system = ?1 AND stamp = ?2 AND workload = ?3",
             params![system, stamp, workload, shim.map(|s| s.pid), shim.map(|s| s.start_ticks as i64), digest],
@@ -232,6 +253,14 @@ impl Journal {
             .optional()?)
     }
 
+    pub fn drop_fact(&self, system: &str, stamp: &str, name: &str) -> Result<(), Error> {
+        self.lock().execute(
+            "DELETE FROM facts WHERE system = ?1 AND stamp = ?2 AND name = ?3",
+            params![system, stamp, name],
+        )?;
+        Ok(())
+    }
+
     pub fn set_fact(&self, system: &str, stamp: &str, name: &str, value: &str) -> Result<(), Error> {
         self.lock().execute(
             "INSERT INTO facts (system, stamp, name, value) VALUES (?1, ?2, ?3, ?4)
@@ -242,7 +271,15 @@ impl Journal {
     }
 
     /// Records that a step was begun, is done, or failed.
-    pub fn step(&self, system: &str, stamp: &str, step: &str, state: &str, at_ms: i64, note: &str) -> Result<(), Error> {
+    pub fn step(
+        &self,
+        system: &str,
+        stamp: &str,
+        step: &str,
+        state: &str,
+        at_ms: i64,
+        note: &str,
+    ) -> Result<(), Error> {
         self.lock().execute(
             "INSERT INTO steps (system, stamp, step, state, at_ms, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![system, stamp, step, state, at_ms, note],

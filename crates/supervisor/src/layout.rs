@@ -41,7 +41,13 @@ pub struct Layout {
 
 impl Layout {
     /// Reads the places of a stamp and gives new workloads theirs.
-    pub fn settle(home: &Home, journal: &Journal, machine: &Machine, row: &StampRow, workloads: &[String]) -> Result<Self, Error> {
+    pub fn settle(
+        home: &Home,
+        journal: &Journal,
+        machine: &Machine,
+        row: &StampRow,
+        workloads: &[String],
+    ) -> Result<Self, Error> {
         let known = journal.workloads(&row.system, &row.stamp)?;
         let mut hosts: BTreeSet<u8> = known.iter().map(|w| w.host).collect();
         for workload in workloads {
@@ -106,7 +112,11 @@ impl Layout {
 
     /// `NAME.KIND.STAMP.SYSTEM.internal`; the edge is `edge.STAMP.SYSTEM.internal`.
     pub fn name(&self, id: &ResourceId) -> String {
-        if id.kind == Kind::Edge { format!("edge.{}", self.zone) } else { format!("{}.{}.{}", id.name, id.kind, self.zone) }
+        if id.kind == Kind::Edge {
+            format!("edge.{}", self.zone)
+        } else {
+            format!("{}.{}.{}", id.name, id.kind, self.zone)
+        }
     }
 
     /// How workloads of the stamp reach a resource: by name where they have names of their own, else by address.

@@ -10,14 +10,7 @@ use api::{
 use drivers::{At, Listen, Placement, ProcessId};
 
 use crate::{
-    Error,
-    authority::Authority,
-    compose::Composed,
-    files,
-    home::make_for,
-    layout::Layout,
-    shims,
-    stamp::Ground,
+    Error, authority::Authority, compose::Composed, files, home::make_for, layout::Layout, shims, stamp::Ground,
 };
 
 /// Beyond a workload's own grace: the time a shim takes to end after it.
@@ -29,7 +22,12 @@ pub fn digests(composed: &Composed) -> String {
 }
 
 /// Makes the workload run as composed; one that already does is adopted. Returns what isolation is missing.
-pub fn place(ground: &Ground, layout: &Layout, authority: &Authority, composed: &Composed) -> Result<Vec<String>, Error> {
+pub fn place(
+    ground: &Ground,
+    layout: &Layout,
+    authority: &Authority,
+    composed: &Composed,
+) -> Result<Vec<String>, Error> {
     let workload = composed.workload.as_str();
     let wanted = digests(composed);
     if let Some(status) = shims::ask(&layout.shim_socket(workload), &Ask::Status) {
@@ -54,11 +52,8 @@ pub fn place(ground: &Ground, layout: &Layout, authority: &Authority, composed: 
         make_template(ground, workload, bin, template)?;
     }
     let secrets = secrets(layout, authority, composed)?;
-    let mut listeners: Vec<Listen> = composed
-        .listeners
-        .iter()
-        .map(|(name, address)| Listen { name: name.clone(), at: At::Tcp(*address) })
-        .collect();
+    let mut listeners: Vec<Listen> =
+        composed.listeners.iter().map(|(name, address)| Listen { name: name.clone(), at: At::Tcp(*address) }).collect();
     listeners.push(Listen { name: "shim".into(), at: At::Unix(layout.shim_socket(workload)) });
     if composed.control {
         listeners.push(Listen { name: "control".into(), at: At::Unix(layout.control(workload)) });
@@ -69,7 +64,12 @@ pub fn place(ground: &Ground, layout: &Layout, authority: &Authority, composed: 
     let placement = Placement {
         mark,
         program: ground.stamp_binary.clone(),
-        arguments: vec!["serve".into(), "shim".into(), "--config".into(), place.join("shim.json").display().to_string()],
+        arguments: vec![
+            "serve".into(),
+            "shim".into(),
+            "--config".into(),
+            place.join("shim.json").display().to_string(),
+        ],
         environment: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into()), ("LANG".into(), "C.UTF-8".into())],
         directory: place.join("data"),
         user,
@@ -124,7 +124,8 @@ pub fn secrets(layout: &Layout, authority: &Authority, composed: &Composed) -> R
     let mut secrets = Secrets::default();
     for (name, key) in &composed.keys {
         // `ship:RESOURCE` derives from the audit root; every other key is a root of its own.
-        let value = if key.starts_with("ship:") { authority.key("audit-root")?.derive(key) } else { authority.key(key)? };
+        let value =
+            if key.starts_with("ship:") { authority.key("audit-root")?.derive(key) } else { authority.key(key)? };
         secrets.insert(*name, value);
     }
     if composed.shim.identity.is_some() {
@@ -149,7 +150,12 @@ pub fn ingest_key(authority: &Authority, resource: &str) -> Result<Secret, Error
 }
 
 /// The data that a database begins as, made once an engine.
-fn make_template(ground: &Ground, workload: &str, bin: &std::path::Path, template: &std::path::Path) -> Result<(), Error> {
+fn make_template(
+    ground: &Ground,
+    workload: &str,
+    bin: &std::path::Path,
+    template: &std::path::Path,
+) -> Result<(), Error> {
     if template.join("PG_VERSION").exists() {
         return Ok(());
     }
@@ -218,7 +224,8 @@ pub fn observe(ground: &Ground, layout: &Layout, composed: &Composed) -> Option<
     let row = layout.row(&composed.workload).ok()?;
     let runs = |id: ProcessId| ground.driver.runs(id);
     let alive = row.shim.is_some_and(runs)
-        || shims::ask(&layout.shim_socket(&composed.workload), &Ask::Status).is_some_and(|s| s.state != WorkloadState::Stopped);
+        || shims::ask(&layout.shim_socket(&composed.workload), &Ask::Status)
+            .is_some_and(|s| s.state != WorkloadState::Stopped);
     if !alive {
         return None;
     }

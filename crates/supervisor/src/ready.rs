@@ -62,7 +62,8 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
             None => "its shim".into(),
         })),
         Ready::Running => Ok(()),
-        Ready::Port(at) => match tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(at)).await {
+        Ready::Port(at) => match tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(at)).await
+        {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(format!("a connection to {at}: {e}")),
             Err(_) => Err(format!("a connection to {at}: no answer in 1 s")),
@@ -75,7 +76,11 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
                 Ok(answer) if answer.status.is_success() => Ok(()),
                 Ok(answer) => {
                     let body: String = String::from_utf8_lossy(&answer.body).chars().take(200).collect();
-                    Err(format!("GET http://{at}{path} to answer 200 (it answered {}: {})", answer.status.as_u16(), body.trim()))
+                    Err(format!(
+                        "GET http://{at}{path} to answer 200 (it answered {}: {})",
+                        answer.status.as_u16(),
+                        body.trim()
+                    ))
                 }
                 Err(e) => Err(format!("GET http://{at}{path}: {}", crate::error::chain(&e))),
             }
@@ -91,6 +96,42 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
                 Err(e) => Err(format!("its health: {}", crate::error::chain(&e))),
             }
         }
+    }
+}
+
+/// Resolves when the entry sees a target of every upstream as healthy.
+pub async fn open(layout: &Layout, workload: &str, mut note: impl FnMut(String)) -> Result<(), Error> {
+    let started = Instant::now();
+    let mut told = Instant::now();
+    let client = Client::unix(layout.control(workload)).timeout(Duration::from_secs(2));
+    loop {
+        let awaited = match client.get::<serde_json::Value>("/targets").await {
+            Ok(answer) => {
+                let targets = answer["targets"].as_array().cloned().unwrap_or_default();
+                let name = |t: &serde_json::Value| t["upstream"].as_str().unwrap_or_default().to_owned();
+                let closed = targets.iter().map(name).find(|upstream| {
+                    !targets.iter().any(|t| name(t) == *upstream && t["available"] == true && t["healthy"] == true)
+                });
+                match closed {
+                    None => return Ok(()),
+                    Some(upstream) => format!("the health of {upstream}, as the entry sees it"),
+                }
+            }
+            Err(e) => crate::error::chain(&e),
+        };
+        if started.elapsed() > LIMIT {
+            return Err(Error::NotReady {
+                workload: workload.into(),
+                seconds: LIMIT.as_secs(),
+                awaited,
+                tail: Vec::new(),
+            });
+        }
+        if told.elapsed() > Duration::from_millis(500) {
+            told = Instant::now();
+            note(awaited);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -14,13 +14,14 @@ use crate::{
     home,
     journal::{StampRow, Wanted},
     layout::{self, Layout},
-    place,
+    people, place,
     stamp::{Ground, What, Work},
 };
 
 /// Reads a manifest for one stamp; every fault is in the error, as it is shown.
 pub fn resolve(text: &str, stamp: &str) -> Result<System, Error> {
-    let manifest = Manifest::parse(text).map_err(|faults| Error::Manifest(model::render_all(&faults, "system.toml", text, false)))?;
+    let manifest = Manifest::parse(text)
+        .map_err(|faults| Error::Manifest(model::render_all(&faults, "system.toml", text, false)))?;
     manifest.resolve(stamp).map_err(|faults| Error::Manifest(model::render_all(&faults, "system.toml", text, false)))
 }
 
@@ -31,7 +32,8 @@ fn runnable(system: &System) -> Result<(), Error> {
         if let Some(missing) = missing {
             return Err(Error::NotBuilt(format!("{missing}, which {id} needs,")));
         }
-        if matches!(resource, model::Resource::Service(s) if matches!(s.program.source, model::resource::Source::Image { .. })) {
+        if matches!(resource, model::Resource::Service(s) if matches!(s.program.source, model::resource::Source::Image { .. }))
+        {
             return Err(Error::NotBuilt(format!("{id}'s image (processes, not containers yet)")));
         }
     }
@@ -109,7 +111,12 @@ async fn carry_out(ground: Arc<Ground>, row: StampRow, work: Work) {
             Event::Ready(Box::new(ready))
         }
         Err(error) => {
-            tracing::error!(system = row.system, stamp = row.stamp, error = crate::error::chain(&error), "could not bring the stamp up");
+            tracing::error!(
+                system = row.system,
+                stamp = row.stamp,
+                error = crate::error::chain(&error),
+                "could not bring the stamp up"
+            );
             Event::Failed(error.failure())
         }
     };
@@ -136,7 +143,7 @@ async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<R
     let mut ready = apply::ready(&scene)?;
     ready.missing = outcome.missing;
     ready.notes.extend(outcome.notes);
-    ready.admin_link = ground.journal.fact(&row.system, &row.stamp, "admin-link")?;
+    ready.admin_link = people::unused_link(ground, &scene).await?;
     Ok(ready)
 }
 
@@ -172,7 +179,9 @@ fn write_public(layout: &Layout, authority: &Authority, system: &System) -> Resu
     for (name, address) in layout.hosts(system)? {
         hosts.push_str(&format!("{address} {name}\n"));
     }
-    for (path, text) in [(layout.ca(), authority.ca_pem.as_str()), (layout.bundle(), &bundle), (layout.hosts_file(), &hosts)] {
+    for (path, text) in
+        [(layout.ca(), authority.ca_pem.as_str()), (layout.bundle(), &bundle), (layout.hosts_file(), &hosts)]
+    {
         // A file that is mounted into running workloads keeps its inode as long as it says the same.
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
             continue;
@@ -210,7 +219,7 @@ fn observe(ground: &Ground, scene: &Scene) -> Result<plan::Observed, Error> {
             observed.migrated.insert(id.clone());
         }
     }
-    observed.first_person = ground.journal.fact(system, stamp, "admin-link")?.is_some();
+    observed.first_person = ground.journal.fact(system, stamp, "first-person")?.is_some();
     Ok(observed)
 }
 
@@ -257,7 +266,12 @@ async fn take_down(ground: Arc<Ground>, row: StampRow, work: Work, destroy: bool
 }
 
 /// Every workload as it would be composed now.
-pub fn scene_of(ground: &Ground, row: &StampRow, system: &System, layout: &Layout) -> Result<Vec<crate::compose::Composed>, Error> {
+pub fn scene_of(
+    ground: &Ground,
+    row: &StampRow,
+    system: &System,
+    layout: &Layout,
+) -> Result<Vec<crate::compose::Composed>, Error> {
     composer(ground, row, system, layout).all()
 }
 

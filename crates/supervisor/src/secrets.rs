@@ -13,16 +13,15 @@ use model::{
     resource::{ConnectionFormat, DatabaseRight, SecretOrigin, Vault},
 };
 
-use crate::{
-    Error,
-    authority::Authority,
-    compose::OPERATOR,
-    layout::Layout,
-    place::ingest_key,
-};
+use crate::{Error, authority::Authority, compose::OPERATOR, layout::Layout, place::ingest_key};
 
 /// A client of a vault, with the operator's token.
-pub async fn vault_client(layout: &Layout, authority: &Authority, system: &System, vault: &ResourceId) -> Result<Client, Error> {
+pub async fn vault_client(
+    layout: &Layout,
+    authority: &Authority,
+    system: &System,
+    vault: &ResourceId,
+) -> Result<Client, Error> {
     let tls = api::client::trust(authority.ca_pem.as_bytes()).map_err(|e| Error::Fault(e.to_string()))?;
     let hosts = Arc::new(layout.hosts(system)?);
     let base = |text: String| text.parse().map_err(|_| Error::Fault(format!("{text} is not a URL")));
@@ -32,12 +31,14 @@ pub async fn vault_client(layout: &Layout, authority: &Authority, system: &Syste
         hint: Some("add `[identity.main]` to system.toml".into()),
     })?;
     let key = authority.key("identity-root")?.derive(&format!("workload:{OPERATOR}"));
-    let client = Client::new(Target::Https { base: base(layout.url(identity)?)?, tls: tls.clone(), hosts: hosts.clone() }).bearer(key);
+    let client =
+        Client::new(Target::Https { base: base(layout.url(identity)?)?, tls: tls.clone(), hosts: hosts.clone() })
+            .bearer(key);
     let ask = WorkloadTokenRequest { workload: OPERATOR.into(), resource: "https://vault.azure.net".into() };
     let token: WorkloadToken = client.post("/workload/token", &ask).await.map_err(|source| Error::Role {
         resource: identity.to_string(),
         what: "give the operator a token".into(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(Client::new(Target::Https { base: base(layout.named_url(vault))?, tls, hosts }).bearer(token.access_token))
 }
@@ -47,8 +48,11 @@ async fn names(client: &Client, vault: &ResourceId) -> Result<BTreeSet<String>, 
     let mut found = BTreeSet::new();
     let mut path = "/secrets?api-version=7.4".to_owned();
     loop {
-        let page: serde_json::Value =
-            client.get(&path).await.map_err(|source| Error::Role { resource: vault.to_string(), what: "list its secrets".into(), source })?;
+        let page: serde_json::Value = client.get(&path).await.map_err(|source| Error::Role {
+            resource: vault.to_string(),
+            what: "list its secrets".into(),
+            source: Box::new(source),
+        })?;
         for entry in page["value"].as_array().into_iter().flatten() {
             if let Some(name) = entry["id"].as_str().and_then(|id| id.split("/secrets/").nth(1)) {
                 found.insert(name.split('/').next().unwrap_or(name).to_ascii_lowercase());
@@ -66,11 +70,21 @@ pub async fn set(client: &Client, vault: &ResourceId, name: &str, value: &Secret
         .send_secret::<serde_json::Value>("PUT", &format!("/secrets/{name}?api-version=7.4"), &body)
         .await
         .map(drop)
-        .map_err(|source| Error::Role { resource: vault.to_string(), what: format!("set the secret {name}"), source })
+        .map_err(|source| Error::Role {
+            resource: vault.to_string(),
+            what: format!("set the secret {name}"),
+            source: Box::new(source),
+        })
 }
 
 /// Brings every declared secret of a vault into being. Run twice, it changes nothing.
-pub async fn ensure(layout: &Layout, authority: &Authority, system: &System, id: &ResourceId, vault: &Vault) -> Result<String, Error> {
+pub async fn ensure(
+    layout: &Layout,
+    authority: &Authority,
+    system: &System,
+    id: &ResourceId,
+    vault: &Vault,
+) -> Result<String, Error> {
     let client = vault_client(layout, authority, system, id).await?;
     let there = names(&client, id).await?;
     let mut made = 0;
@@ -82,10 +96,16 @@ pub async fn ensure(layout: &Layout, authority: &Authority, system: &System, id:
         let value = match origin {
             SecretOrigin::Generate { bytes } => random(*bytes),
             SecretOrigin::AdminPassword { postgres } => authority.key(&format!("postgres-admin/{}", postgres.name))?,
-            SecretOrigin::ClientSecret { client, .. } => authority.key("identity-root")?.derive(&format!("client:{client}")),
+            SecretOrigin::ClientSecret { client, .. } => {
+                authority.key("identity-root")?.derive(&format!("client:{client}"))
+            }
             SecretOrigin::Telemetry { telemetry, workload } => {
                 let key = ingest_key(authority, &workload.to_string())?;
-                Secret::new(format!("InstrumentationKey={};IngestionEndpoint={}/", key.expose(), layout.url(telemetry)?))
+                Secret::new(format!(
+                    "InstrumentationKey={};IngestionEndpoint={}/",
+                    key.expose(),
+                    layout.url(telemetry)?
+                ))
             }
             SecretOrigin::Database { postgres, database, workload, format } => {
                 let password = Secret::random();
@@ -105,7 +125,10 @@ pub async fn ensure(layout: &Layout, authority: &Authority, system: &System, id:
                 asked.push(name.clone());
                 continue;
             }
-            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } | SecretOrigin::RegistryPassword { .. } => {
+            SecretOrigin::Same { .. }
+            | SecretOrigin::Redis { .. }
+            | SecretOrigin::Graph { .. }
+            | SecretOrigin::RegistryPassword { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
         };
@@ -124,7 +147,9 @@ fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
     system.services().any(|(_, service)| {
         let migrate = service.migrate.iter().flat_map(|m| m.env.values());
         service.env.values().chain(migrate).any(|value| match value {
-            model::value::Value::Vault(reference) => reference.vault == *vault && reference.secret.eq_ignore_ascii_case(name),
+            model::value::Value::Vault(reference) => {
+                reference.vault == *vault && reference.secret.eq_ignore_ascii_case(name)
+            }
             model::value::Value::Template(_) => false,
         })
     })
@@ -176,7 +201,11 @@ async fn database_access(
         .send_secret::<serde_json::Value>("PUT", &format!("/roles/{role}"), &request.encode())
         .await
         .map(drop)
-        .map_err(|source| Error::Role { resource: postgres.to_string(), what: format!("make the role {role}"), source })
+        .map_err(|source| Error::Role {
+            resource: postgres.to_string(),
+            what: format!("make the role {role}"),
+            source: Box::new(source),
+        })
 }
 
 fn connection_string(

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-
 use api::supervisor::Event;
 use drivers::probe::Machine;
 use service::{Clock, Shutdown};
@@ -33,7 +32,14 @@ pub struct Ground {
 }
 
 impl Ground {
-    pub fn new(home: Home, journal: Journal, driver: drivers::Shared, machine: Machine, stamp_binary: PathBuf, digest: String) -> Self {
+    pub fn new(
+        home: Home,
+        journal: Journal,
+        driver: drivers::Shared,
+        machine: Machine,
+        stamp_binary: PathBuf,
+        digest: String,
+    ) -> Self {
         Self {
             home,
             journal,
@@ -117,7 +123,8 @@ impl Default for Feed {
 impl Feed {
     /// Adds an event; the last one ends the feed.
     pub fn tell(&self, event: Event) {
-        let over = matches!(event, Event::Ready(_) | Event::Stopped { .. } | Event::Destroyed { .. } | Event::Failed(_));
+        let over =
+            matches!(event, Event::Ready(_) | Event::Stopped { .. } | Event::Destroyed { .. } | Event::Failed(_));
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.push(event);
         let count = events.len();

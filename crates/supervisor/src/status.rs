@@ -8,8 +8,8 @@ use api::{
 };
 
 use crate::{
-    compose::Ready,
     Error,
+    compose::Ready,
     journal::{StampRow, Wanted},
     layout::Layout,
     ready,

@@ -51,11 +51,12 @@ async fn spawn(dir: &Path) -> Process {
         .spawn()
         .unwrap();
     let address = async {
+        let mut look = tokio::time::interval(Duration::from_millis(2));
         loop {
             if let Ok(text) = std::fs::read_to_string(dir.join("address")) {
                 return text.parse::<SocketAddr>().unwrap();
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            look.tick().await;
         }
     };
     let address = tokio::time::timeout(Duration::from_secs(20), address).await.expect("the role says where it listens");

@@ -103,7 +103,7 @@
   addEventListener("beforeunload", (event) => {
     if (changed) event.preventDefault();
   });
-  const fault = form.querySelector("[aria-invalid=true]");
+  const fault = document.querySelector("[aria-invalid=true]");
   if (fault) fault.focus();
   add();
 })();

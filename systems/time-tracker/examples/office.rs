@@ -5,10 +5,19 @@
 #[path = "../tests/app/common.rs"]
 mod common;
 
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
+
 #[tokio::main]
 async fn main() {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
     let office = common::Office::start_at(&address).await;
     println!("open {} (people: ann, ben, mia manages, ada administers)", office.url);
-    tokio::signal::ctrl_c().await.unwrap();
+    let mut terminate = signal(SignalKind::terminate()).unwrap();
+    tokio::select! {
+        _ = ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
 }

@@ -82,7 +82,7 @@ impl Quarters {
     /// A sentence to show beside the field.
     pub fn from_hours(hours: f64) -> Result<Quarters, &'static str> {
         let quarters = (hours * 4.0).round();
-        if !(quarters >= 1.0) {
+        if quarters.is_nan() || quarters < 1.0 {
             return Err("Hours must be at least 0.25.");
         }
         if quarters > 96.0 {

@@ -1,7 +1,6 @@
 //! Why a request gave no result, and how it is told: a page for people, problem+json (RFC 9457) for programs.
 
 use std::{
-    backtrace::Backtrace,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -40,7 +39,11 @@ pub enum Fault {
     #[error("Time Tracker cannot reach a part it needs. Nothing was saved; please try again in a minute.")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("Something went wrong here. Nothing was saved.")]
-    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Internal {
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// Where it happened; for the log only.
+        stack: String,
+    },
 }
 
 impl Fault {
@@ -53,7 +56,7 @@ impl Fault {
             Fault::Conflict(_) => StatusCode::CONFLICT,
             Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Fault::TooLong | Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Fault::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Fault::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -63,7 +66,7 @@ impl Fault {
     }
 
     pub fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Fault {
-        Fault::Internal(Box::new(error))
+        Fault::Internal { source: Box::new(error), stack: stack() }
     }
 
     /// For the log: this fault's causes, outermost first.
@@ -86,7 +89,7 @@ impl Fault {
         tracing::error!(
             exception.type = self.kind(),
             exception.message = self.causes(),
-            exception.stacktrace = stack(),
+            exception.stacktrace = if let Fault::Internal { stack, .. } = self { stack } else { "" },
             "request failed"
         );
     }
@@ -100,14 +103,15 @@ impl Fault {
     }
 }
 
-/// The stack, once a second at most: while a database is away every request fails, and resolving names is not cheap.
+/// The stack of a fault of our own (that a database is away says nothing about our code), once a second at most: resolving
+/// names costs time and, once, some fifty megabytes that stay.
 fn stack() -> String {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     if LAST.swap(now, Ordering::Relaxed) == now {
         return "not taken: one was taken within this second".to_owned();
     }
-    Backtrace::force_capture().to_string()
+    sdk::telemetry::stack()
 }
 
 impl From<database::Error> for Fault {

@@ -1,5 +1,5 @@
 //! A whole gateway on 127.0.0.1:0 in the test's own process, real upstreams, and clients down to raw bytes.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses a part; a test fails by unwrap")]
 
 use std::{
     collections::BTreeMap,
@@ -33,12 +33,13 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 /// Waits until `look` gives something; the text of the time-out is the last `state`.
 pub async fn wait_until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let begin = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
     loop {
         if let Some(found) = look().await {
             return found;
         }
         assert!(begin.elapsed() < Duration::from_secs(20), "waited 20 s for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        ticks.tick().await;
     }
 }
 

@@ -11,7 +11,7 @@ const FOLDER: &str = "IDENTITY_TEST_FOLDER";
 
 /// The role in a process of its own, started by the test below; ends when its stdin does.
 #[test]
-#[ignore = "a part of the test below"]
+#[ignore = "started and killed by a_killed_role_comes_back_with_its_people_sessions_and_keys"]
 fn the_role_alone() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -282,6 +282,14 @@ fn visit(
     for need in system.needs(id) {
         visit(r, system, &need, path, done, order, reported);
     }
+    // A vault is filled from these, so they come first where that is possible; it does not talk to them.
+    if let Some(Resource::Vault(vault)) = system.get(id) {
+        for origin in vault.secrets.values().filter_map(SecretOrigin::resource) {
+            if system.resources.contains_key(origin) && !path.contains(origin) {
+                visit(r, system, origin, path, done, order, reported);
+            }
+        }
+    }
     path.pop();
     if done.insert(id.clone()) {
         order.push(id.clone());

@@ -64,7 +64,7 @@ const BODY: &[Key] = &[
     Key::new("region", Name, "Label of the region; regions on one machine are separate stamps."),
     Key::new(
         "names",
-        Table(&[Key::new("cloud", Bool, "Real Azure host names lead to this stamp, for its own workloads.").later()]),
+        Table(&[Key::new("cloud", Bool, "Real Azure host names lead to this stamp, for its own workloads.")]),
         "Names.",
     ),
     Key::new("tags", Named(Names::Word, &Text), "Tags on every resource."),

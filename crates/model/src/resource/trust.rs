@@ -86,6 +86,22 @@ pub enum SecretOrigin {
     Ask,
 }
 
+impl SecretOrigin {
+    /// The resource that the value belongs to, or the vault it is copied from.
+    pub fn resource(&self) -> Option<&ResourceId> {
+        match self {
+            Self::Database { postgres, .. } | Self::AdminPassword { postgres } => Some(postgres),
+            Self::Telemetry { telemetry, .. } => Some(telemetry),
+            Self::ClientSecret { identity, .. } => Some(identity),
+            Self::Redis { redis, .. } => Some(redis),
+            Self::Graph { graph, .. } => Some(graph),
+            Self::RegistryPassword { registry } => Some(registry),
+            Self::Same { vault, .. } => Some(vault),
+            Self::Generate { .. } | Self::Ask => None,
+        }
+    }
+}
+
 /// How a database connection is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

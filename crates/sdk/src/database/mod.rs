@@ -5,9 +5,15 @@
 
 mod target;
 
-use std::{error::Error as _, future::Future, sync::Arc, time::Duration};
+use std::{
+    error::Error as _,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio::sync::Mutex;
 use tokio_postgres::{Row, error::SqlState, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{Instrument, Span, field::Empty};
@@ -98,8 +104,20 @@ impl From<PoolError> for Error {
 #[derive(Clone)]
 pub struct Database {
     pool: Pool,
+    probe: Probe,
     name: Arc<str>,
 }
+
+/// A connection of its own for the question whether the database answers: a busy application is not a sick database.
+#[derive(Clone)]
+struct Probe {
+    pool: Pool,
+    /// When it was asked last, and the answer. Locked while asking, so that many askers cost one question.
+    last: Arc<Mutex<Option<(Instant, bool)>>>,
+}
+
+/// An answer about the database's health holds for this long; anybody may ask, and a flood of askers must not matter.
+const HEALTH_LIFE: Duration = Duration::from_millis(100);
 
 impl Database {
     /// A pool for the connection string in the variable `name`. Opens no connection yet: the application starts while its
@@ -111,19 +129,22 @@ impl Database {
         let target =
             Target::parse(settings.required(name, "the database's connection string (Host=...;Database=...;...)")?)?;
         let (config, tls) = prepare(settings, &target)?;
-        let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = match tls {
-            Some(tls) => Manager::from_config(config, tls, manager),
-            None => Manager::from_config(config, tokio_postgres::NoTls, manager),
+        let pool = |size: usize| {
+            let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+            let manager = match tls.clone() {
+                Some(tls) => Manager::from_config(config.clone(), tls, manager),
+                None => Manager::from_config(config.clone(), tokio_postgres::NoTls, manager),
+            };
+            Pool::builder(manager)
+                .max_size(size)
+                .wait_timeout(Some(WAIT))
+                .create_timeout(Some(WAIT))
+                .recycle_timeout(Some(WAIT))
+                .runtime(Runtime::Tokio1)
+                .build()
         };
-        let pool = Pool::builder(manager)
-            .max_size(target.max_pool_size.unwrap_or(CONNECTIONS).clamp(1, 100))
-            .wait_timeout(Some(WAIT))
-            .create_timeout(Some(WAIT))
-            .recycle_timeout(Some(WAIT))
-            .runtime(Runtime::Tokio1)
-            .build()?;
-        Ok(Database { pool, name: target.database.into() })
+        let (probe, pool) = (pool(1)?, pool(target.max_pool_size.unwrap_or(CONNECTIONS).clamp(1, 100))?);
+        Ok(Database { pool, probe: Probe { pool: probe, last: Arc::default() }, name: target.database.into() })
     }
 
     /// A connection for one piece of work.
@@ -134,10 +155,16 @@ impl Database {
         Ok(Connection { object: self.pool.get().await?, name: self.name.clone() })
     }
 
-    /// Whether the database answers a statement within `limit`.
+    /// Whether the database answers a statement within `limit`, as of a tenth of a second ago at most.
     pub async fn answers_within(&self, limit: Duration) -> bool {
-        let ask = async { self.get().await?.object.simple_query("SELECT 1").await.map_err(Error::from) };
-        matches!(tokio::time::timeout(limit, ask).await, Ok(Ok(_)))
+        let mut last = self.probe.last.lock().await;
+        if let Some((_, answer)) = last.filter(|(at, _)| at.elapsed() < HEALTH_LIFE) {
+            return answer;
+        }
+        let ask = async { self.probe.pool.get().await?.simple_query("SELECT 1").await.map_err(Error::from) };
+        let answer = matches!(tokio::time::timeout(limit, ask).await, Ok(Ok(_)));
+        *last = Some((Instant::now(), answer));
+        answer
     }
 
     /// Connections open now, and those of them in use.

@@ -144,7 +144,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for ExportLayer {
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        if metadata.target().starts_with(OWN_TARGET) && metadata.fields().field("exception.type").is_none() {
+        if metadata.target() == OWN_TARGET {
             return;
         }
         let mut fields = Fields::default();
@@ -194,8 +194,7 @@ pub(super) fn current_context() -> Option<TraceContext> {
         let registry = dispatch.downcast_ref::<Registry>()?;
         let current = tracing::Span::current().id()?;
         let span = registry.span(&current)?;
-        let context = span.extensions().get::<Open>().map(child_of);
-        context
+        span.extensions().get::<Open>().map(child_of)
     })
 }
 

@@ -17,6 +17,7 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 
 pub use context::{TraceContext, traceparent};
 pub use metrics::{Metrics, metrics};
+pub use panics::stack;
 pub use request::track;
 
 use crate::{Settings, SettingsError, Trust, TrustError};
@@ -26,7 +27,7 @@ pub(crate) const QUEUE: usize = 4096;
 /// How long the last batch may take when the program ends.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Our own troubles with sending are told on stdout only; sending them would feed itself.
-pub(crate) const OWN_TARGET: &str = "sdk::telemetry";
+pub(crate) const OWN_TARGET: &str = "sdk::telemetry::export";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {

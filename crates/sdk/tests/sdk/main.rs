@@ -1,4 +1,5 @@
 //! The SDK against real parts: PostgreSQL, an OpenID Connect issuer, a telemetry receiver.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod database;
 mod sign_in;

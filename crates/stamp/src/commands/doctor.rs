@@ -16,22 +16,41 @@ pub fn run(json: bool) -> anyhow::Result<ExitCode> {
         Mounts::None(why) => Err(why.clone()),
     };
     let cgroups = if machine.cgroups.limits() {
-        Ok(if machine.cgroups.v2.is_some() { "control groups, version 2".to_owned() } else { "control groups, version 1".to_owned() })
+        Ok(if machine.cgroups.v2.is_some() {
+            "control groups, version 2".to_owned()
+        } else {
+            "control groups, version 1".to_owned()
+        })
     } else {
         Err(machine.cgroups.refused.clone().unwrap_or_default())
     };
     let ports = if machine.lowest_port <= 80 {
         Ok("the documents' own ports (443, 80)".to_owned())
     } else {
-        Err(format!("bind port 443: the lowest port this user may bind is {}; 8443 and 8080 are used", machine.lowest_port))
+        Err(format!(
+            "bind port 443: the lowest port this user may bind is {}; 8443 and 8080 are used",
+            machine.lowest_port
+        ))
     };
     let engine = match engines.first() {
-        Some(_) => Ok(engines.iter().map(|e| format!("PostgreSQL {} in {}", e.version, e.bin.display())).collect::<Vec<_>>().join(", ")),
+        Some(_) => Ok(engines
+            .iter()
+            .map(|e| format!("PostgreSQL {} in {}", e.version, e.bin.display()))
+            .collect::<Vec<_>>()
+            .join(", ")),
         None => Err(format!("ls {}: no engine; `./stampw up` brings one", home.engines().display())),
     };
     let checks = [
-        ("own user for each workload", machine.users.clone().map(|()| "yes".to_owned()), "workloads share your user; tokens are bound to processes instead"),
-        ("own names for each workload", mounts, "names such as main.vault.dev.SYSTEM.internal do not resolve inside workloads; addresses are used"),
+        (
+            "own user for each workload",
+            machine.users.clone().map(|()| "yes".to_owned()),
+            "workloads share your user; tokens are bound to processes instead",
+        ),
+        (
+            "own names for each workload",
+            mounts,
+            "names such as main.vault.dev.SYSTEM.internal do not resolve inside workloads; addresses are used",
+        ),
         ("limits on memory, CPU, processes", cgroups, "declared limits are not enforced"),
         ("ports", ports, "URLs carry a port"),
         ("engines", engine, "databases cannot be started"),
@@ -58,6 +77,9 @@ pub fn run(json: bool) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    screen::data(&format!("{} own network for each stamp: not in this version (stamps have loopback blocks of their own)", screen::bold("!")));
+    screen::data(&format!(
+        "{} own network for each stamp: not in this version (stamps have loopback blocks of their own)",
+        screen::bold("!")
+    ));
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,9 @@ pub async fn run(of: &Of, json: bool) -> anyhow::Result<ExitCode> {
     let stamp = StampRef { system: target::name(&of.system)?, stamp: of.stamp.clone() };
     work(&stamp, "/down", json).await?;
     if json {
-        screen::data(&serde_json::json!({ "system": stamp.system, "stamp": stamp.stamp, "state": "stopped" }).to_string());
+        screen::data(
+            &serde_json::json!({ "system": stamp.system, "stamp": stamp.stamp, "state": "stopped" }).to_string(),
+        );
     } else {
         screen::talk(&format!("{} {}/{} is down; its data stays", screen::green("✓"), stamp.system, stamp.stamp));
     }
@@ -24,7 +26,10 @@ pub async fn destroy(of: &Of, yes: bool, json: bool) -> anyhow::Result<ExitCode>
     let stamp = StampRef { system: target::name(&of.system)?, stamp: of.stamp.clone() };
     if !yes {
         let home = connect::home()?;
-        screen::talk(&format!("This removes {}/{} with its database, vault, people, logs and audit record:", stamp.system, stamp.stamp));
+        screen::talk(&format!(
+            "This removes {}/{} with its database, vault, people, logs and audit record:",
+            stamp.system, stamp.stamp
+        ));
         screen::talk(&format!("  {}", home.stamp(&stamp.system, &stamp.stamp).display()));
         if !std::io::stdin().is_terminal() {
             return Err(Failed::asked("it was not confirmed", "add `--yes` where nobody can answer"));
@@ -38,7 +43,9 @@ pub async fn destroy(of: &Of, yes: bool, json: bool) -> anyhow::Result<ExitCode>
     }
     work(&stamp, "/destroy", json).await?;
     if json {
-        screen::data(&serde_json::json!({ "system": stamp.system, "stamp": stamp.stamp, "state": "destroyed" }).to_string());
+        screen::data(
+            &serde_json::json!({ "system": stamp.system, "stamp": stamp.stamp, "state": "destroyed" }).to_string(),
+        );
     } else {
         screen::talk(&format!("{} {}/{} is gone", screen::green("✓"), stamp.system, stamp.stamp));
     }

@@ -64,6 +64,8 @@ fn place(answer: ExecAnswer) -> anyhow::Result<u8> {
 
 fn which(program: &str) -> Option<String> {
     let path = std::env::var("PATH").ok()?;
-    path.split(':').map(|f| std::path::Path::new(f).join(program)).find(|p| p.is_file()).map(|p| p.display().to_string())
+    path.split(':')
+        .map(|f| std::path::Path::new(f).join(program))
+        .find(|p| p.is_file())
+        .map(|p| p.display().to_string())
 }
-

@@ -12,7 +12,10 @@ pub fn run(folder: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(Failed::asked(format!("{} is there already", path.display()), "nothing was changed; choose another folder"));
+            return Err(Failed::asked(
+                format!("{} is there already", path.display()),
+                "nothing was changed; choose another folder",
+            ));
         }
         Err(e) => return Err(e).with_context(|| format!("could not write {}", path.display())),
     };
@@ -20,7 +23,12 @@ pub fn run(folder: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         screen::data(&serde_json::json!({ "file": path }).to_string());
     } else {
-        screen::talk(&format!("{} wrote {}; see what it does: stamp plan {}", screen::green("✓"), path.display(), folder.display()));
+        screen::talk(&format!(
+            "{} wrote {}; see what it does: stamp plan {}",
+            screen::green("✓"),
+            path.display(),
+            folder.display()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -20,9 +20,9 @@ pub struct Ask {
 
 pub async fn run(of: &Of, ask: Ask, json: bool) -> anyhow::Result<ExitCode> {
     let system = target::name(&of.system)?;
-    let places = Places::of(&connect::home()?, &system, &of.stamp)
-        .map_err(|e| Failed(e.failure()))?;
-    let back = model::unit::duration(&ask.since).map_err(|why| Failed::asked(format!("--since {}: {why}", ask.since), "such as 10m"))?;
+    let places = Places::of(&connect::home()?, &system, &of.stamp).map_err(|e| Failed(e.failure()))?;
+    let back = model::unit::duration(&ask.since)
+        .map_err(|why| Failed::asked(format!("--since {}: {why}", ask.since), "such as 10m"))?;
     let since = jiff::Timestamp::now().as_millisecond() - back.as_millis() as i64;
     if let Some(telemetry) = places.first("telemetry")
         && from_telemetry(&places, &telemetry, &ask, since, json).await?
@@ -96,7 +96,9 @@ fn from_files(places: &Places, ask: &Ask, since: i64, json: bool) -> anyhow::Res
     let skip = lines.len().saturating_sub(ask.lines);
     for (at, workload, body) in lines.into_iter().skip(skip) {
         if json {
-            screen::data(&serde_json::json!({ "time_ns": at * 1_000_000, "source": workload, "body": body }).to_string());
+            screen::data(
+                &serde_json::json!({ "time_ns": at * 1_000_000, "source": workload, "body": body }).to_string(),
+            );
         } else {
             show(at, &workload, "", &body);
         }
@@ -105,7 +107,8 @@ fn from_files(places: &Places, ask: &Ask, since: i64, json: bool) -> anyhow::Res
 }
 
 fn show(at_ms: i64, source: &str, level: &str, body: &str) {
-    let time = jiff::Timestamp::from_millisecond(at_ms).map(|t| t.strftime("%H:%M:%S%.3f").to_string()).unwrap_or_default();
+    let time =
+        jiff::Timestamp::from_millisecond(at_ms).map(|t| t.strftime("%H:%M:%S%.3f").to_string()).unwrap_or_default();
     // A structured line is shown by its message and what goes with it.
     let words = match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(body) {
         Ok(fields) => {

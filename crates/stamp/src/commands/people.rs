@@ -19,7 +19,10 @@ pub async fn set_secret(of: &Of, name: String, vault: Option<String>, json: bool
     std::io::stdin().read_to_string(&mut value).context("could not read the value from standard input")?;
     let value = Secret::new(value.strip_suffix('\n').unwrap_or(&value));
     if value.expose().is_empty() {
-        return Err(Failed::asked("the value is empty", format!("printf %s VALUE | stamp secret set {} {name}", of.system)));
+        return Err(Failed::asked(
+            "the value is empty",
+            format!("printf %s VALUE | stamp secret set {} {name}", of.system),
+        ));
     }
     let client = connect::supervisor(&connect::home()?).await?;
     let body = Secret::new(
@@ -31,12 +34,22 @@ pub async fn set_secret(of: &Of, name: String, vault: Option<String>, json: bool
     if json {
         screen::data(&answer.to_string());
     } else {
-        screen::talk(&format!("{} {name} is set in {}", screen::green("✓"), answer["vault"].as_str().unwrap_or_default()));
+        screen::talk(&format!(
+            "{} {name} is set in {}",
+            screen::green("✓"),
+            answer["vault"].as_str().unwrap_or_default()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn add(of: &Of, email: String, name: Option<String>, groups: Vec<String>, json: bool) -> anyhow::Result<ExitCode> {
+pub async fn add(
+    of: &Of,
+    email: String,
+    name: Option<String>,
+    groups: Vec<String>,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let system = target::name(&of.system)?;
     let client = connect::supervisor(&connect::home()?).await?;
     let name = name.unwrap_or_else(|| email.split('@').next().unwrap_or(&email).to_owned());

@@ -32,7 +32,8 @@ pub fn run(of: &Of, json: bool) -> anyhow::Result<ExitCode> {
     let source = target::read(&of.system)?;
     let system = resolve(&source, &of.stamp)?;
     let steps = plan::up(&system, &plan::Observed::default());
-    let later: Vec<String> = system.resources.iter().filter(|(_, r)| !r.is_provided()).map(|(id, _)| id.to_string()).collect();
+    let later: Vec<String> =
+        system.resources.iter().filter(|(_, r)| !r.is_provided()).map(|(id, _)| id.to_string()).collect();
     if json {
         let object = serde_json::json!({
             "system": system.name, "stamp": of.stamp, "steps": steps.steps, "not_built": later, "not_carried_out": system.unbuilt,
@@ -46,7 +47,7 @@ pub fn run(of: &Of, json: bool) -> anyhow::Result<ExitCode> {
         screen::data(&format!("  {}{needs}", step.id));
     }
     for id in &later {
-        screen::data(&format!("  not built yet, `up` refuses it: {id}"));
+        screen::data(&format!("  not built yet, `up` leaves it out: {id}"));
     }
     for path in system.unbuilt.iter().filter(|p| !later.contains(p)) {
         screen::data(&format!("  declared and not carried out yet: {path}"));

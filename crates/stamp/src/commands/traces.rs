@@ -54,8 +54,8 @@ pub async fn run(of: &Of, id: Option<&str>, lines: usize, json: bool) -> anyhow:
 pub fn telemetry(of: &Of) -> anyhow::Result<Client> {
     let system = target::name(&of.system)?;
     let places = Places::of(&connect::home()?, &system, &of.stamp).map_err(|e| Failed(e.failure()))?;
-    let telemetry = places
-        .first("telemetry")
-        .ok_or_else(|| Failed::asked(format!("{system} declares no telemetry"), "add `[telemetry.main]` to system.toml"))?;
+    let telemetry = places.first("telemetry").ok_or_else(|| {
+        Failed::asked(format!("{system} declares no telemetry"), "add `[telemetry.main]` to system.toml")
+    })?;
     Ok(Client::unix(places.control(&telemetry)))
 }

@@ -46,7 +46,12 @@ fn show(ready: &Ready, of: &Of, json: bool) {
         return;
     }
     screen::talk("");
-    screen::talk(&format!("{} {} is up, {:.1} s", screen::green("✓"), screen::bold(&format!("{}/{}", ready.system, ready.stamp)), ready.seconds));
+    screen::talk(&format!(
+        "{} {} is up, {:.1} s",
+        screen::green("✓"),
+        screen::bold(&format!("{}/{}", ready.system, ready.stamp)),
+        ready.seconds
+    ));
     screen::talk("");
     for (name, url) in ready.urls.iter().filter(|(name, _)| !name.starts_with("vault")) {
         let words = if name == "edge" { ready.title.as_str() } else { name.as_str() };
@@ -66,12 +71,13 @@ fn show(ready: &Ready, of: &Of, json: bool) {
         screen::talk(&screen::dim(&format!("  {note}")));
     }
     let stamp = if of.stamp == "dev" { String::new() } else { format!(" --stamp {}", of.stamp) };
+    let call = std::env::var(crate::env::STAMP_CALLED).unwrap_or_else(|_| "stamp".into());
     screen::talk("");
     screen::talk("  Next:");
     for (command, why) in [
-        (format!("stamp status {}{stamp}", of.system), "what runs, where, with how much memory"),
-        (format!("stamp logs {}{stamp} --follow", of.system), "what it says"),
-        (format!("stamp down {}{stamp}", of.system), "stop it; the data stays"),
+        (format!("{call} status {}{stamp}", of.system), "what runs, where, with how much memory"),
+        (format!("{call} logs {}{stamp} --follow", of.system), "what it says"),
+        (format!("{call} down {}{stamp}", of.system), "stop it; the data stays"),
     ] {
         screen::talk(&format!("    {command}  {}", screen::dim(&format!("# {why}"))));
     }

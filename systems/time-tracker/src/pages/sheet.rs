@@ -66,6 +66,8 @@ struct SheetPage {
     form: EntryInput,
     errors: FieldErrors,
     saved: bool,
+    /// The entry below the grid could not be added.
+    form_fault: bool,
 }
 
 /// What a page shows besides what is stored.
@@ -128,6 +130,7 @@ async fn view(app: &App, caller: &Caller, id: i64, shown: Shown) -> Result<impl 
         previous: sheet.period.start.saturating_add(beside(-1)).to_string(),
         next: sheet.period.end().saturating_add(beside(1)).to_string(),
         history,
+        form_fault: !shown.errors.is_empty() && shown.errors.of("comment").is_empty(),
         form: shown.form,
         errors: shown.errors,
         saved: shown.saved,
@@ -193,16 +196,15 @@ fn posted(fields: &Fields, period: Period) -> Result<Posted, Fault> {
             }
             (_, _, Err(message)) => drop(typed.errors.insert(name.to_owned(), message.to_owned())),
             _ => {
-                drop(typed.errors.insert(name.to_owned(), "Choose a project and a work type for this row.".to_owned()))
+                // Told once for the row, not for each of its cells.
+                drop(typed.errors.insert("||".to_owned(), "Choose a project and a work type.".to_owned()))
             }
         }
     }
     changes.sort_by_key(CellChange::name);
     if changes.windows(2).any(|p| p[0].name() == p[1].name()) {
         let twice = "This row is in the grid already; enter the time there.";
-        for name in typed.values.keys().filter(|n| n.starts_with('|')) {
-            typed.errors.insert(name.clone(), twice.to_owned());
-        }
+        typed.errors.insert("||".to_owned(), twice.to_owned());
     }
     Ok(Posted { changes, typed })
 }

@@ -78,7 +78,17 @@ pub struct Line {
     pub notes: String,
 }
 
+/// A cell (or the new row) that could not be saved.
+pub struct CellFault {
+    pub name: String,
+    pub place: String,
+    pub message: String,
+}
+
 pub struct Grid {
+    pub faults: Vec<CellFault>,
+    /// The new row has no project or work type.
+    pub new_fault: bool,
     pub days: Vec<Day>,
     pub rows: Vec<Row>,
     pub new_cells: Vec<Cell>,
@@ -152,7 +162,8 @@ pub fn grid(
         let days: Vec<Date> = days.get(range).unwrap_or_default().iter().map(|d| d.date).collect();
         entries.iter().filter(|e| days.contains(&e.date)).map(|e| e.hours).sum::<Quarters>().to_string()
     };
-    let new_cells = days.iter().map(|day| cell(day, &[], "", "", "New row", typed)).collect();
+    let rows: Vec<Row> = rows.collect();
+    let new_cells: Vec<Cell> = days.iter().map(|day| cell(day, &[], "", "", "New row", typed)).collect();
     let lines = entries.iter().map(|e| Line {
         id: e.id,
         day: e.date.strftime("%a %-d %b").to_string(),
@@ -163,13 +174,26 @@ pub fn grid(
         notes: e.notes.clone(),
     });
     Grid {
-        rows: rows.collect(),
+        faults: faults(&rows, &new_cells, typed),
+        new_fault: typed.errors.contains_key("||"),
+        rows,
         new_cells,
         lines: lines.collect(),
         weeks: [week(0..7), week(7..14)],
         total: entries.iter().map(|e| e.hours).sum::<Quarters>().to_string(),
         days,
     }
+}
+
+fn faults(rows: &[Row], new_cells: &[Cell], typed: &Typed) -> Vec<CellFault> {
+    let cells = rows.iter().flat_map(|r| &r.cells).chain(new_cells).filter(|c| !c.error.is_empty());
+    let faults = cells.map(|c| CellFault { name: c.name.clone(), place: c.label.clone(), message: c.error.clone() });
+    let row = typed.errors.get("||").map(|message| CellFault {
+        name: "||".to_owned(),
+        place: "New row".to_owned(),
+        message: message.clone(),
+    });
+    row.into_iter().chain(faults).collect()
 }
 
 fn days(sheet: &Sheet, entries: &[Entry], today: Date) -> Vec<Day> {

@@ -30,7 +30,8 @@ fn fits(value: &Value, schema: &Value, document: &Value) -> Result<(), String> {
         Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
         _ => return Err(format!("the schema {schema} has no type")),
     };
-    if !allowed.contains(&kind) && !(kind == "integer" && allowed.contains(&"number")) {
+    let whole_number = kind == "integer" && allowed.contains(&"number");
+    if !allowed.contains(&kind) && !whole_number {
         return Err(format!("{value} is not {allowed:?}"));
     }
     if schema.get("enum").is_some_and(|all| !all.as_array().unwrap().contains(value)) {

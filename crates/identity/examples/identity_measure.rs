@@ -1,6 +1,6 @@
 //! Measures what identity costs: a password hash, a signing key, a workload's token over real TLS.
 //!
-//! `cargo run --release -p identity --example measure -- FOLDER [CONNECTIONS]`, with `alone` serving from FOLDER.
+//! `cargo run --release -p identity --example identity_measure -- FOLDER [CONNECTIONS]`, with `identity_alone` serving from FOLDER.
 
 use std::time::{Duration, Instant};
 

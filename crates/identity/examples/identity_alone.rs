@@ -1,6 +1,6 @@
 //! Identity alone, with a certificate of its own making: to look at the pages, and to measure.
 //!
-//! `cargo run -p identity --example alone -- FOLDER [PORT]` prints its address and the link of the first administrator on
+//! `cargo run -p identity --example identity_alone -- FOLDER [PORT]` prints its address and the link of the first administrator on
 //! stderr, and writes `FOLDER/example.json` with the key of the workload `service.web`. It ends with SIGTERM or Ctrl-C.
 
 use std::path::PathBuf;
