@@ -1,5 +1,7 @@
 //! Plans: from nothing, from what runs, and for every stamp of every system of this repository.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeMap;
 
 use model::{
