@@ -25,7 +25,7 @@ use model::{
 use crate::{
     Error, Home,
     files::digest,
-    journal::StampRow,
+    journal::{Journal, StampRow},
     layout::{Layout, at},
 };
 
@@ -97,6 +97,9 @@ pub struct Composer<'a> {
     pub stamp_binary: &'a Path,
     /// Workloads share our user.
     pub shared_user: bool,
+    /// Programs and files are looked up anew, as at `up`; otherwise those of the last `up` count, and the clone may be gone.
+    pub fresh: bool,
+    pub journal: &'a Journal,
 }
 
 impl Composer<'_> {
@@ -563,6 +566,30 @@ impl Composer<'_> {
         let Some((program, arguments)) = run.split_first() else {
             return Err(Error::Fault(format!("{workload} runs nothing")));
         };
+        let path = self.kept(&format!("program/{workload}/{program}"), || self.find_program(workload, program))?;
+        let mut whole = vec![path.display().to_string()];
+        whole.extend_from_slice(arguments);
+        Ok(whole)
+    }
+
+    /// A path found at `up` and kept in the journal: what comes after does not look at the clone again.
+    fn kept(&self, fact: &str, find: impl FnOnce() -> Result<PathBuf, Error>) -> Result<PathBuf, Error> {
+        let (system, stamp) = (&self.row.system, &self.row.stamp);
+        let known = self.journal.fact(system, stamp, fact)?;
+        if !self.fresh
+            && let Some(path) = &known
+        {
+            return Ok(path.into());
+        }
+        let found = find()?;
+        let text = found.display().to_string();
+        if known.as_deref() != Some(&text) {
+            self.journal.set_fact(system, stamp, fact, &text)?;
+        }
+        Ok(found)
+    }
+
+    fn find_program(&self, workload: &str, program: &str) -> Result<PathBuf, Error> {
         let path = if program.contains('/') {
             let path = self.row.folder.join(program);
             path.is_file().then_some(path)
@@ -574,9 +601,7 @@ impl Composer<'_> {
                 None => {
                     let found = system.iter().map(|f| Path::new(f).join(program)).find(|p| p.is_file());
                     if let Some(found) = found {
-                        let mut whole = vec![found.display().to_string()];
-                        whole.extend_from_slice(arguments);
-                        return Ok(whole);
+                        return Ok(found);
                     }
                     None
                 }
@@ -584,17 +609,24 @@ impl Composer<'_> {
         };
         let path = path.ok_or_else(|| Error::NoProgram {
             workload: workload.into(),
-            program: program.clone(),
+            program: program.to_owned(),
             looked: self.row.programs.iter().chain([&self.row.folder]).map(|p| p.display().to_string()).collect(),
         })?;
-        let kept = crate::files::keep_program(&self.home.bin(), &path).map_err(Error::file("keep a copy of", path))?;
-        let mut whole = vec![kept.display().to_string()];
-        whole.extend_from_slice(arguments);
-        Ok(whole)
+        crate::files::keep_program(&self.home.bin(), &path).map_err(Error::file("keep a copy of", path))
     }
 
     /// Where it runs: its own data folder, or a copy of the system's folder if it runs files of it.
     fn directory(&self, id: &ResourceId, service: &Service, run: &[String], workload: &str) -> Result<PathBuf, Error> {
+        self.kept(&format!("directory/{workload}"), || self.find_directory(id, service, run, workload))
+    }
+
+    fn find_directory(
+        &self,
+        id: &ResourceId,
+        service: &Service,
+        run: &[String],
+        workload: &str,
+    ) -> Result<PathBuf, Error> {
         let relative = service.program.directory.clone().unwrap_or_else(|| ".".into());
         let from = self.row.folder.join(&relative);
         let uses_files = service.program.directory.is_some() || run.iter().skip(1).any(|a| from.join(a).is_file());

@@ -33,7 +33,8 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
     let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
     let workload = id.to_string();
     let user = layout.user(&workload);
-    let shim = composer(ground, row, &system, &layout).command(&id, service, &request.command, &request.directory)?;
+    let shim =
+        composer(ground, row, &system, &layout, false).command(&id, service, &request.command, &request.directory)?;
     // Commands may run side by side: a file for each.
     let config = layout.place(&workload).join(format!("exec-{}.json", uuid::Uuid::new_v4()));
     let text = serde_json::to_vec(&shim).map_err(|e| Error::Fault(e.to_string()))?;

@@ -215,7 +215,16 @@ pub fn stop(ground: &Ground, layout: &Layout, workload: &str) -> Result<(), Erro
         let _ = std::fs::remove_file(path);
     }
     let digest = layout.row(workload).map(|r| r.digest.clone()).unwrap_or_default();
-    ground.journal.placed(&layout.system, &layout.stamp, workload, None, &digest)
+    let note = || ground.journal.placed(&layout.system, &layout.stamp, workload, None, &digest);
+    if note().is_err() {
+        // The disk is full: the ballast is there for this. A stop that cannot be written down is a stop all the same: what
+        // the journal then says ran is seen not to.
+        let _ = std::fs::remove_file(ground.home.ballast());
+        if let Err(error) = note() {
+            tracing::warn!(workload, error = crate::error::chain(&error), "could not write down that it was stopped");
+        }
+    }
+    Ok(())
 }
 
 /// What a placed workload is now.

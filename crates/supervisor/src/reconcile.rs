@@ -127,7 +127,8 @@ async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<R
     let system = resolve(&row.manifest, &row.stamp)?;
     let scene = {
         let (ground, row, system) = (ground.clone(), row.clone(), system);
-        blocking(move || prepare(&ground, &row, system)).await?
+        let fresh = matches!(work.what, What::Up(_));
+        blocking(move || prepare(&ground, &row, system, fresh)).await?
     };
     let scene = Arc::new(scene);
     let observed = {
@@ -148,7 +149,7 @@ async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<R
 }
 
 /// Settles places, keys and files that everything else stands on. Run twice, it changes nothing.
-fn prepare(ground: &Ground, row: &StampRow, system: System) -> Result<Scene, Error> {
+fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Result<Scene, Error> {
     ground.home.prepare().map_err(Error::file("make", ground.home.root()))?;
     ballast(ground);
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
@@ -159,7 +160,7 @@ fn prepare(ground: &Ground, row: &StampRow, system: System) -> Result<Scene, Err
     }
     let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
     write_public(&layout, &authority, &system)?;
-    let composer = composer(ground, row, &system, &layout);
+    let composer = composer(ground, row, &system, &layout, fresh);
     let composed = composer.all()?;
     let mut migrations = std::collections::BTreeMap::new();
     for (id, service) in system.services() {
@@ -272,11 +273,17 @@ pub fn scene_of(
     system: &System,
     layout: &Layout,
 ) -> Result<Vec<crate::compose::Composed>, Error> {
-    composer(ground, row, system, layout).all()
+    composer(ground, row, system, layout, false).all()
 }
 
 /// The composer of a stamp.
-pub fn composer<'a>(ground: &'a Ground, row: &'a StampRow, system: &'a System, layout: &'a Layout) -> Composer<'a> {
+pub fn composer<'a>(
+    ground: &'a Ground,
+    row: &'a StampRow,
+    system: &'a System,
+    layout: &'a Layout,
+    fresh: bool,
+) -> Composer<'a> {
     Composer {
         home: &ground.home,
         row,
@@ -284,5 +291,7 @@ pub fn composer<'a>(ground: &'a Ground, row: &'a StampRow, system: &'a System, l
         layout,
         stamp_binary: &ground.stamp_binary,
         shared_user: ground.machine.users.is_err(),
+        fresh,
+        journal: &ground.journal,
     }
 }

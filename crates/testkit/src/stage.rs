@@ -56,6 +56,8 @@ pub struct Stage {
     folder: tempfile::TempDir,
     stamp: PathBuf,
     who: As,
+    /// The home is a file system of its own, to be unmounted.
+    mounted: bool,
 }
 
 /// Prints why a test is not run. With the word in `STAMP_REQUIRE`, that is a failure.
@@ -98,13 +100,29 @@ impl Stage {
         }
         let folder = tempfile::Builder::new().prefix("stage-").tempdir().expect("a scratch folder");
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("its mode");
-        let stage = Self { folder, stamp: stamp.into(), who };
+        let stage = Self { folder, stamp: stamp.into(), who, mounted: false };
         std::fs::create_dir(stage.home()).expect("the home");
         if who == As::Nobody {
             std::os::unix::fs::chown(stage.home(), Some(65534), Some(65534)).expect("its owner");
         }
         // Engines are read only: all stages share them.
         std::os::unix::fs::symlink(engines?, stage.home().join("engines")).expect("the engines");
+        Some(stage)
+    }
+
+    /// A stage whose home is a disk of `mebibytes`; None (and SKIP) where nothing can be mounted.
+    pub fn on_small_disk(stamp: &str, mebibytes: u32) -> Option<Self> {
+        let mut stage = Self::new(stamp, As::Caller)?;
+        let engines = std::fs::read_link(stage.home().join("engines")).expect("the engines' link");
+        let size = format!("size={mebibytes}m,mode=0755");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(stage.home()).output();
+        let mounted = mounted.expect("mount is started");
+        let refused = String::from_utf8_lossy(&mounted.stderr).into_owned();
+        if !require("mount", mounted.status.success(), &format!("mount -t tmpfs: {refused}")) {
+            return None;
+        }
+        stage.mounted = true;
+        std::os::unix::fs::symlink(engines, stage.home().join("engines")).expect("the engines");
         Some(stage)
     }
 
@@ -220,5 +238,8 @@ impl Drop for Stage {
             kill(pid);
         }
         let _ = std::fs::remove_dir_all(supervisor::Home::at(self.home()).sockets());
+        if self.mounted {
+            let _ = Command::new("umount").arg("--lazy").arg(self.home()).status();
+        }
     }
 }

@@ -1,0 +1,119 @@
+//! What goes wrong at `up`: each a clear error with the mend, nothing lost.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::io::Write as _;
+
+use testkit::{As, Stage};
+
+const STAMP: &str = env!("CARGO_BIN_EXE_stamp");
+const TIME_TRACKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../systems/time-tracker");
+
+/// A small system in the stage's scratch folder; the path for `stamp`.
+fn system(stage: &Stage, rest: &str) -> String {
+    let folder = stage.scratch().join("shop");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("system.toml"), format!("stamp = 1\nsystem = \"shop\"\n[stamps.dev]\n{rest}")).unwrap();
+    folder.display().to_string()
+}
+
+#[test]
+fn a_service_that_keeps_ending_is_told_with_its_last_words_and_comes_up_once_mended() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let shop = system(&stage, "[service.web]\nrun = [\"sh\", \"-c\", \"echo the shelf is empty; exit 7\"]\n");
+    let said = stage.stamp(&["up", &shop]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    for part in ["error[S0210]", "service.web", "exit code 7", "the shelf is empty", "hint:"] {
+        assert!(said.stderr.contains(part), "{part} is missing: {}", said.stderr);
+    }
+    system(&stage, "[service.web]\nrun = [\"sleep\", \"1000\"]\n");
+    stage.stamp(&["up", &shop]).ok();
+    assert_eq!(stage.ready("shop", "dev").resources.len(), 1);
+}
+
+#[test]
+fn a_program_that_is_not_there_is_asked_wrongly() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let shop = system(&stage, "[service.web]\nrun = [\"no-such-program\"]\n");
+    let said = stage.stamp(&["up", &shop]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("error[S0212]") && said.stderr.contains("no-such-program"), "{said:?}");
+    assert_eq!(stage.processes(), Vec::<u32>::new());
+}
+
+#[test]
+fn a_missing_engine_is_named_with_where_it_was_looked_for() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    std::fs::remove_file(stage.home().join("engines")).unwrap();
+    let said = stage.stamp(&["up", TIME_TRACKER]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let engines = stage.home().join("engines").display().to_string();
+    assert!(said.stderr.contains("error[S0213]") && said.stderr.contains(&engines), "{said:?}");
+}
+
+#[test]
+fn a_secret_that_nobody_has_set_stops_up_and_can_then_be_set() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let shop = system(
+        &stage,
+        "[identity.main]\n[vault.main]\naccess = [{ to = \"service.web\", role = \"Key Vault Secrets User\" }]\n\
+         [vault.main.secrets]\nSmtp--Password = { ask = true }\n\
+         [service.web]\nrun = [\"sh\", \"-c\", \"test \\\"$SMTP\\\" = from-a-person && exec sleep 1000\"]\nneeds = [\"vault.main\"]\n\
+         [service.web.env]\nSMTP = \"@Microsoft.KeyVault(VaultName=main;SecretName=Smtp--Password)\"\n",
+    );
+    let said = stage.stamp(&["up", &shop]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("error[S0215]") && said.stderr.contains("stamp secret set"), "{said:?}");
+    let mut set = stage.command(&["secret", "set", "shop", "Smtp--Password"]);
+    let mut set = set.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    set.stdin.take().unwrap().write_all(b"from-a-person\n").unwrap();
+    assert!(set.wait().unwrap().success());
+    stage.stamp(&["up", &shop]).ok();
+    stage.ready("shop", "dev");
+}
+
+#[test]
+fn on_a_full_disk_down_works_and_nothing_acknowledged_is_lost() {
+    let Some(stage) = Stage::on_small_disk(STAMP, 600) else { return };
+    stage.stamp(&["up", TIME_TRACKER]).ok();
+    stage.ready("time-tracker", "dev");
+    let before = stage.stamp(&["audit", "verify", "time-tracker", "--json"]).ok().json();
+    let filler = stage.home().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let block = vec![0u8; 1 << 20];
+    let full = loop {
+        if let Err(error) = file.write_all(&block) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    stage.stamp(&["down", "time-tracker"]).ok();
+    assert_eq!(stage.processes(), Vec::<u32>::new(), "nothing runs after down");
+    // An open file keeps its room.
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    stage.stamp(&["up", TIME_TRACKER]).ok();
+    stage.ready("time-tracker", "dev");
+    let after = stage.stamp(&["audit", "verify", "time-tracker", "--json"]).ok().json();
+    assert!(after["records"].as_u64() >= before["records"].as_u64(), "{before} {after}");
+}
+
+#[test]
+fn with_the_clone_gone_status_tells_and_a_killed_service_comes_back() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let shop = system(&stage, "[service.web]\nrun = [\"bin/web\", \"1000\"]\n");
+    std::fs::create_dir(stage.scratch().join("shop/bin")).unwrap();
+    std::fs::copy("/usr/bin/sleep", stage.scratch().join("shop/bin/web")).unwrap();
+    stage.stamp(&["up", &shop]).ok();
+    let before = stage.ready("shop", "dev");
+    std::fs::remove_dir_all(&shop).unwrap();
+    for pid in &before.resources[0].pids {
+        let pid = rustix::process::Pid::from_raw(*pid as i32).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    testkit::wait_until("it is back", std::time::Duration::from_secs(30), || {
+        let status = stage.status("shop", "dev")?;
+        let new = status.resources[0].pids.iter().all(|p| !before.resources[0].pids.contains(p));
+        if status.state == "ready" && new { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+}
