@@ -2,6 +2,7 @@
 # Real clients judge a running stamp. Brings them once (pinned), then runs one after another.
 #
 #   run.sh [JUDGE...]      all judges, or those named
+#   run.sh --prepare       brings the clients only
 #
 # STAMP_EXEC      how a command is run in a service's place, such as "stamp exec clients judge --"; empty: run as it is
 # STAMP_CLIENTS   where the clients are kept; the service's user must be able to read it
@@ -49,6 +50,7 @@ judges=(
 )
 
 prepare >&2
+if [[ ${1:-} == --prepare ]]; then exit 0; fi
 failed=0
 for ((i = 0; i < ${#judges[@]}; i += 2)); do
     name=${judges[i]}

@@ -21,8 +21,14 @@ use crate::{
 /// A request's body. Trailers are dropped: nothing behind the gateway may take them for fields.
 pub enum Upload {
     Empty,
+    /// Read from the client before any of it is sent on.
+    Whole(Bytes),
     Stream(Box<Uploading>),
 }
+
+/// Bodies of a known length up to this many bytes are read whole before they are sent on: an upstream that answers
+/// without reading them then costs the client neither its answer nor its connection.
+const WHOLE: u64 = 64 * 1024;
 
 pub struct Uploading {
     incoming: Incoming,
@@ -46,9 +52,37 @@ impl Upload {
         }))
     }
 
+    /// Reads a small body whole; others stay as they are. What goes wrong is noted in [`Received`].
+    pub async fn gathered(mut self) -> io::Result<Self> {
+        let Some(length) = self.size_hint().exact().filter(|length| *length <= WHOLE) else { return Ok(self) };
+        let mut whole = Bytes::new();
+        let mut parts = Vec::new();
+        while !self.is_end_stream()
+            && let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await
+        {
+            let Ok(data) = frame?.into_data() else { continue };
+            if whole.is_empty() && parts.is_empty() {
+                // Mostly it has come in one part, which is not copied.
+                whole = data;
+            } else {
+                if parts.is_empty() {
+                    parts.reserve(length as usize);
+                    parts.extend_from_slice(&std::mem::take(&mut whole));
+                }
+                parts.extend_from_slice(&data);
+            }
+        }
+        Ok(Self::Whole(if parts.is_empty() { whole } else { parts.into() }))
+    }
+
     /// Whether it can be sent again: there is nothing to send.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Whether it still comes from the client while it is sent.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
     }
 }
 
@@ -57,10 +91,18 @@ impl Body for Upload {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let Self::Stream(this) = self.get_mut() else { return Poll::Ready(None) };
+        let this = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Whole(data) if data.is_empty() => return Poll::Ready(None),
+            Self::Whole(data) => return Poll::Ready(Some(Ok(Frame::data(std::mem::take(data))))),
+            Self::Stream(this) => this,
+        };
         loop {
             match Pin::new(&mut this.incoming).poll_frame(cx) {
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(None) => {
+                    this.received.ended.store(true, Relaxed);
+                    return Poll::Ready(None);
+                }
                 Poll::Ready(Some(Err(error))) => {
                     this.received.broken.store(true, Relaxed);
                     return Poll::Ready(Some(Err(io::Error::other(error))));
@@ -75,6 +117,7 @@ impl Body for Upload {
                     this.left = left;
                     this.received.bytes.fetch_add(data.len() as u64, Relaxed);
                     this.received.last_ms.store(now_ms(), Relaxed);
+                    this.received.ended.store(this.incoming.is_end_stream(), Relaxed);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Poll::Pending => {
@@ -91,6 +134,7 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(data) => data.is_empty(),
             Self::Stream(this) => this.incoming.is_end_stream(),
         }
     }
@@ -98,6 +142,7 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(data) => SizeHint::with_exact(data.len() as u64),
             Self::Stream(this) => this.incoming.size_hint(),
         }
     }

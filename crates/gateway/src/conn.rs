@@ -105,6 +105,8 @@ pub struct Received {
     pub bytes: AtomicU64,
     /// When the last of them came: [`now_ms`].
     pub last_ms: AtomicU64,
+    /// The last of them has come.
+    pub ended: AtomicBool,
     pub too_large: AtomicBool,
     pub timed_out: AtomicBool,
     pub broken: AtomicBool,
@@ -129,6 +131,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether the client may still be sending the body.
+    pub fn is_receiving(&self) -> bool {
+        self.received.as_ref().is_some_and(|received| !received.ended.load(Relaxed))
+    }
+
     /// Begins with status 499: the client left before an answer began.
     pub fn new<B>(conn: Arc<Conn>, request: &http::Request<B>, trace: Trace) -> Self {
         conn.open.fetch_add(1, Relaxed);

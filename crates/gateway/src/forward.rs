@@ -35,6 +35,7 @@ pub async fn forward(
     record: &mut Record,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
     let repeatable = request.body().is_empty() && is_idempotent(request.method());
+    let has_body = !request.body().is_empty();
     let mut tried = 0;
     let mut fresh = false;
     let mut failure = page::nobody("no healthy target");
@@ -49,7 +50,7 @@ pub async fn forward(
             }
         };
         record.target = Some(target.clone());
-        let mut lease = match Lease::take(worker, &target, fresh, table.connect_timeout).await {
+        let mut lease = match Lease::take(worker, &target, fresh, !repeatable, table.connect_timeout).await {
             Ok(lease) => lease,
             Err(error) => {
                 tracing::warn!(target = %target.label, %error, "could not connect to a target");
@@ -62,12 +63,17 @@ pub async fn forward(
             target.answered();
         }
         let copy = (lease.reused && repeatable).then(|| copy(&request));
-        if !request.body().is_empty() || request.headers().contains_key(header::UPGRADE) {
+        if request.body().is_stream() || request.headers().contains_key(header::UPGRADE) {
             lease.detach();
         }
         let sent = in_time(table.upstream_timeout, record, lease.send(request)).await;
         let mut error = match sent {
-            Some(Ok(response)) => return Ok((response, lease)),
+            Some(Ok(response)) => {
+                if has_body && (response.status().is_client_error() || response.status().is_server_error()) {
+                    lease.doubt();
+                }
+                return Ok((response, lease));
+            }
             Some(Err(error)) => error,
             None => return Err(page::late("upstream timeout")),
         };

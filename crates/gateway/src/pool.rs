@@ -1,8 +1,8 @@
 //! Connections to targets: kept per worker, so that no request crosses threads.
 //!
 //! hyper's connection is a future that somebody has to drive. A task of its own for each would wake and be woken several
-//! times a request; so as long as a request has no body, the task that serves the client drives it, and while it is idle
-//! nobody does. With a body, both ways may have to go on while the client does not read, so then it gets its own task.
+//! times a request; so as long as a request's body is at hand whole, the task that serves the client drives it, and while it is idle
+//! nobody does. While a body still comes, both ways may have to go on though the client does not read: it gets a task.
 
 use std::{
     collections::HashMap,
@@ -81,6 +81,8 @@ pub struct Lease {
     /// Whether it has carried a request before.
     pub reused: bool,
     before: u64,
+    /// The target may close it without a word: not for another request.
+    doubtful: bool,
 }
 
 impl Pool {
@@ -103,12 +105,33 @@ impl Pool {
 }
 
 impl Lease {
-    /// An idle connection to `target`, or a new one. An error means that nothing was sent.
-    pub async fn take(worker: &Arc<Worker>, target: &Arc<Target>, fresh: bool, timeout: Duration) -> io::Result<Self> {
+    /// An idle connection to `target`, or a new one. An error means that nothing was sent. `once` is for a request that
+    /// cannot be sent again: whether the target has closed is asked of the system first.
+    pub async fn take(
+        worker: &Arc<Worker>,
+        target: &Arc<Target>,
+        fresh: bool,
+        once: bool,
+        timeout: Duration,
+    ) -> io::Result<Self> {
         target.open.fetch_add(1, Relaxed);
-        let mut lease = Self { link: None, target: target.clone(), worker: worker.clone(), reused: !fresh, before: 0 };
+        let mut lease = Self {
+            link: None,
+            target: target.clone(),
+            worker: worker.clone(),
+            reused: !fresh,
+            before: 0,
+            doubtful: false,
+        };
         while !fresh && let Some(mut link) = worker.pool.take(&target.address) {
             // One with its own task may need a turn to see that its last answer has ended.
+            if once {
+                // Yielding lets the runtime look at its sockets.
+                tokio::task::yield_now().await;
+                if !link.is_ready() {
+                    continue;
+                }
+            }
             if link.driver.is_some() || link.sender.ready().await.is_ok() {
                 lease.before = link.seen.load(Relaxed);
                 lease.link = Some(link);
@@ -127,7 +150,7 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Gives the connection a task of its own, for requests with a body and for WebSockets.
+    /// Gives the connection a task of its own, for requests whose body still comes and for WebSockets.
     pub fn detach(&mut self) {
         if let Some(driver) = self.link.as_mut().and_then(|link| link.driver.take()) {
             tokio::spawn(driver);
@@ -176,10 +199,16 @@ impl Lease {
         self.link.as_ref().is_none_or(|link| link.seen.load(Relaxed) > self.before)
     }
 
+    /// Says that the target may have answered without reading the body. Servers then close the connection after the
+    /// answer's head has promised to keep it, and the next request would meet its end.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
     /// Gives the connection back: the response has been read to its end.
     pub fn release(mut self) {
         let Some(mut link) = self.link.take() else { return };
-        if !link.is_ready() {
+        if self.doubtful || !link.is_ready() {
             return;
         }
         link.since = now_ms();
@@ -202,15 +231,35 @@ async fn connect(address: SocketAddr) -> io::Result<Link> {
     let stream = TcpStream::connect(address).await?;
     let _ = stream.set_nodelay(true);
     let seen = Arc::new(AtomicU64::new(0));
-    let io = TokioIo::new(Seen { stream, bytes: seen.clone() });
+    let io = TokioIo::new(Seen { stream, bytes: seen.clone(), deaf: false });
     let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
     Ok(Link { sender, driver: Some(Box::pin(connection.with_upgrades())), seen, since: 0 })
 }
 
-/// Counts what the target sends: a request may be sent again only if its answer has not begun.
+/// A target's stream. It counts what the target sends: a request may be sent again only if its answer has not begun.
+///
+/// A target may answer without reading the body and close, and then writing fails while its answer waits to be read.
+/// hyper would give the answer up with the first error, so what the target no longer takes is dropped instead: reading
+/// comes to the answer, and then to the end or the same error.
 struct Seen {
     stream: TcpStream,
     bytes: Arc<AtomicU64>,
+    /// The target has closed: nothing reaches it.
+    deaf: bool,
+}
+
+impl Seen {
+    fn written(&mut self, written: Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Err(error))
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(all))
+            }
+            written => written,
+        }
+    }
 }
 
 impl AsyncRead for Seen {
@@ -224,7 +273,11 @@ impl AsyncRead for Seen {
 
 impl AsyncWrite for Seen {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -232,7 +285,12 @@ impl AsyncWrite for Seen {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let all = bufs.iter().map(|buf| buf.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(all));
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(written, all)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -41,6 +41,10 @@ pub async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Result<Respo
             headers::for_client(&mut parts.headers, table.hsts.as_ref().filter(|_| conn.https));
             parts.version = Version::HTTP_11;
             parts.extensions.clear();
+            // The rest of a body that the upstream did not wait for would be taken for the next request.
+            if version != Version::HTTP_2 && record.is_receiving() {
+                parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             record.status = parts.status.as_u16();
             record.note = "";
             let body = Download::new(body, lease, record, table.upstream_timeout);
@@ -52,10 +56,11 @@ pub async fn handle(conn: Arc<Conn>, request: Request<Incoming>) -> Result<Respo
             return Ok(tunnel::open(&conn, &table, response, lease, on_upgrade, record));
         }
         Err(refusal) => {
+            let unread = has_body && (record.received.is_none() || record.is_receiving());
             let mut response = own(&refusal, accept.as_ref(), record);
             headers::for_client(response.headers_mut(), table.hsts.as_ref().filter(|_| conn.https));
             // What is left of a body that nobody reads would be taken for the next request.
-            if version != Version::HTTP_2 && (has_body || refusal.status == StatusCode::METHOD_NOT_ALLOWED) {
+            if version != Version::HTTP_2 && (unread || refusal.status == StatusCode::METHOD_NOT_ALLOWED) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             response
@@ -110,7 +115,14 @@ async fn answer(
         }
         let received = Arc::new(Received::default());
         record.received = Some(received.clone());
-        Upload::new(body, table.limits.body_bytes, table.body_idle, &received)
+        let upload = Upload::new(body, table.limits.body_bytes, table.body_idle, &received);
+        if parts.headers.contains_key(header::EXPECT) {
+            // The client waits for the upstream's word before it sends a body.
+            upload
+        } else {
+            let gathered = upload.gathered().await;
+            gathered.map_err(|_| body_fault(record).unwrap_or(page::bad_request("body broken")))?
+        }
     };
     let forwarded = Forwarded { address: conn.address.clone(), https: conn.https, host, trace: record.trace.header() };
     headers::for_upstream(&mut parts.headers, forwarded, continued);

@@ -51,6 +51,11 @@ impl Timer {
     }
 }
 
+/// How long, in milliseconds, and how much is read of what a client sends after its last answer. A socket that is closed
+/// with bytes unread resets the connection, and the client may lose the answer.
+const LINGER_MS: u64 = 1_000;
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
 /// A client's stream.
 pub struct Screen<S> {
     io: S,
@@ -64,9 +69,13 @@ pub struct Screen<S> {
     head_since: u64,
     anything: bool,
     ended: bool,
+    /// What came was refused by its framing.
+    faulty: bool,
     reading: Timer,
     stalled_since: Option<u64>,
     writing: Timer,
+    /// Since when our half is closed, and how many bytes may still be dropped.
+    lingering: Option<(u64, usize)>,
 }
 
 impl<S> Screen<S> {
@@ -83,9 +92,11 @@ impl<S> Screen<S> {
             head_since: now_ms(),
             anything: false,
             ended: false,
+            faulty: false,
             reading: Timer::default(),
             stalled_since: None,
             writing: Timer::default(),
+            lingering: None,
         }
     }
 
@@ -142,6 +153,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Screen<S> {
         }
         if let Err((good, fault)) = framing.feed(fresh) {
             this.ended = true;
+            this.faulty = true;
             this.conn.log_fault(fault);
             if framing.in_body() && good == 0 && this.anything {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
@@ -155,7 +167,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for Screen<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Screen<S> {
+impl<S: AsyncRead + Unpin> Screen<S> {
+    /// Drops what the client still sends, until it closes or has had its time.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((since, left)) = &mut self.lingering else { return Poll::Ready(()) };
+        let mut space = [const { std::mem::MaybeUninit::uninit() }; 16 * 1024];
+        loop {
+            let mut buf = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    *left = left.saturating_sub(buf.filled().len());
+                    if *left == 0 || now_ms() >= *since + LINGER_MS {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.reading.poll(cx, *since + LINGER_MS),
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Screen<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.io).poll_write(cx, buf) {
             Poll::Pending => self.write_stalled(cx).map(Err),
@@ -195,9 +228,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Screen<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.io).poll_shutdown(cx) {
-            Poll::Pending => self.write_stalled(cx).map(Err),
-            done => done,
+        if self.lingering.is_none() {
+            match Pin::new(&mut self.io).poll_shutdown(cx) {
+                Poll::Pending => return self.write_stalled(cx).map(Err),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            // Only a client that may be sending is waited for; a fault was found in the midst of what it sends.
+            if !self.faulty && !self.framing.as_ref().is_some_and(Framing::in_body) {
+                return Poll::Ready(Ok(()));
+            }
+            self.lingering = Some((now_ms(), LINGER_BYTES));
         }
+        self.linger(cx).map(Ok)
     }
 }

@@ -60,11 +60,13 @@ fn described(operation: &Operation) -> Value {
             json!({ "name": name, "in": "path", "required": true, "schema": kind })
         })
         .collect();
+    let empty = json!({ "type": "string", "maxLength": 0 });
     for name in operation.query {
         let (kind, required) = match *name {
             "version" => (json!({ "type": "integer" }), true),
-            "status" => (schema("Status"), false),
-            _ => (json!({ "type": "string", "format": "date" }), false),
+            // Empty is as good as left out, as forms send it.
+            "status" => (json!({ "anyOf": [schema("Status"), empty] }), false),
+            _ => (json!({ "anyOf": [{ "type": "string", "format": "date" }, empty] }), false),
         };
         parameters.push(json!({ "name": name, "in": "query", "required": required, "schema": kind }));
     }
@@ -73,11 +75,14 @@ fn described(operation: &Operation) -> Value {
         Right::Admin => "Needs the role admin.",
         Right::Public | Right::SignedIn | Right::User => "Needs any role.",
     };
+    // What cannot be read in one way only is refused at the edge, before it comes here, and in the edge's form.
+    let mut bad = problem("A field is not right");
+    bad["content"]["application/json"] = json!({ "schema": schema("Refusal") });
     let mut described = json!({
         "summary": operation.summary, "description": needs, "operationId": id(operation), "parameters": parameters,
         "responses": {
             status.to_string(): answer,
-            "400": problem("A field is not right"), "401": problem("Not signed in"), "403": problem("Not allowed"),
+            "400": bad, "401": problem("Not signed in"), "403": problem("Not allowed"),
             "404": problem("Not there, or not yours"), "409": problem("Changed meanwhile, or not possible now"),
             "503": problem("The database does not answer"),
         },
@@ -151,5 +156,6 @@ fn schemas() -> Value {
             "projectCode": code, "projectName": text(100), "userId": whole, "userName": text(201), "hours": { "type": "number" } })),
         "Problem": object(&["type", "title", "status", "detail"], json!({ "type": text(100), "title": text(100), "status": whole, "detail": text(2000),
             "errors": { "type": "array", "items": object(&["field", "message"], json!({ "field": text(100), "message": text(500) })) } })),
+        "Refusal": object(&["code", "message"], json!({ "code": text(100), "message": text(500), "request_id": text(100) })),
     })
 }

@@ -228,6 +228,15 @@ async fn bad_input_is_answered_400_with_a_field_and_stores_nothing() {
         assert!(errors.as_array().unwrap().iter().any(|e| e["field"] == field), "{method} {path} {body}: {errors}");
     }
     assert_eq!(office.sql(count), before);
+    // A form sends what was not filled in as empty, and the document says so.
+    for path in ["/api/v1/time-sheets?status=", "/api/v1/reports/project-time?from=&to="] {
+        assert_eq!(ada.api(Method::GET, path, &Value::Null).await.status, StatusCode::OK, "{path}");
+    }
+    let document = openapi::document();
+    for (path, at) in [("time-sheets", 0), ("reports~1project-time", 0), ("reports~1project-time", 1)] {
+        let schema = document.pointer(&format!("/paths/~1api~1v1~1{path}/get/parameters/{at}/schema")).unwrap();
+        assert_eq!(schema["anyOf"][1], json!({ "type": "string", "maxLength": 0 }), "{path}");
+    }
     // Text that looks like code is text.
     let made = ada
         .api(Method::POST, &entries, &with("notes", json!("Robert'); DROP TABLE \"TimeEntries\";-- <script>")))
