@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// SHA-256 as lower-case hex.
@@ -15,9 +16,21 @@ pub fn digest(bytes: &[u8]) -> String {
 
 /// Writes a file beside, syncs it, and renames it into place; `user` owns it.
 pub fn write(path: &Path, text: &[u8], mode: u32, user: Option<u32>) -> io::Result<()> {
+    write_as(path, text, mode, user, |beside| fs::rename(beside, path))
+}
+
+fn write_as(
+    path: &Path,
+    text: &[u8],
+    mode: u32,
+    user: Option<u32>,
+    name_it: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    // Stamps come up side by side: two of this process may write the same file at once.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.{}", std::process::id()));
+    let beside = folder.join(format!(".{name}.{}.{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     let written = (|| {
         // A leftover of a cut attempt may have another mode.
         let _ = fs::remove_file(&beside);
@@ -28,7 +41,9 @@ pub fn write(path: &Path, text: &[u8], mode: u32, user: Option<u32>) -> io::Resu
             std::os::unix::fs::fchown(&file, Some(user), Some(user))?;
         }
         file.sync_data()?;
-        fs::rename(&beside, path)
+        // Closed before it has its name: what somebody has open for writing cannot be run (ETXTBSY).
+        drop(file);
+        name_it(&beside)
     })();
     if written.is_err() {
         let _ = fs::remove_file(&beside);
@@ -36,10 +51,18 @@ pub fn write(path: &Path, text: &[u8], mode: u32, user: Option<u32>) -> io::Resu
     written
 }
 
-/// Keeps a program's bytes as `folder/name`: others may run it, nobody may change it.
+/// Keeps a program's bytes as `folder/name`: others may run it, nobody may change it. Whoever is quicker wins: what runs
+/// from the one file shares its memory.
 pub fn keep(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     crate::home::make(folder, 0o755)?;
-    write(&folder.join(name), bytes, 0o755, None)
+    let path = folder.join(name);
+    write_as(&path, bytes, 0o755, None, |beside| {
+        match fs::hard_link(beside, &path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        fs::remove_file(beside)
+    })
 }
 
 /// Copies a program into `bin/DIGEST/NAME`, once; others may run it, nobody may change it.

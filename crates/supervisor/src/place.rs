@@ -1,6 +1,9 @@
 //! Places, ends and adopts workloads. Blocking: called off the runtime's threads.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 use api::{
     Secret, Secrets,
@@ -156,6 +159,10 @@ fn make_template(
     bin: &std::path::Path,
     template: &std::path::Path,
 ) -> Result<(), Error> {
+    if template.join("PG_VERSION").exists() {
+        return Ok(());
+    }
+    let _alone = ground.templates.lock().unwrap_or_else(PoisonError::into_inner);
     if template.join("PG_VERSION").exists() {
         return Ok(());
     }

@@ -1,6 +1,9 @@
 //! The loop: what is wanted, what is seen, the plan between, and its carrying out.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
 
 use api::supervisor::{Event, PlannedStep, Ready, StampRef, UpRequest};
 use model::{Manifest, System, plan};
@@ -61,8 +64,12 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
             current.feed.end().await;
         }
     }
-    let row = wanted_row(ground, &system, &request)?;
-    ground.journal.want(&row)?;
+    let row = {
+        let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = wanted_row(ground, &system, &request)?;
+        ground.journal.want(&row)?;
+        row
+    };
     let work = stamp.begin(what);
     tokio::spawn(carry_out(ground.clone(), row, work.clone()));
     Ok(work)
@@ -154,7 +161,10 @@ fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Resu
     ballast(ground);
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
     names.extend(system.services().filter(|(_, s)| s.migrate.is_some()).map(|(id, _)| format!("{id}.migrate")));
-    let layout = Layout::settle(&ground.home, &ground.journal, &ground.machine, row, &names)?;
+    let layout = {
+        let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        Layout::settle(&ground.home, &ground.journal, &ground.machine, row, &names)?
+    };
     for folder in [&layout.folder, &layout.folder.join("public"), &layout.sockets] {
         home::make(folder, 0o711).map_err(Error::file("make", folder))?;
     }

@@ -28,6 +28,10 @@ pub struct Ground {
     pub binary_digest: String,
     pub clock: Clock,
     pub shutdown: Shutdown,
+    /// Held while users and addresses are given: two stamps that look at once would take the same.
+    pub settling: Mutex<()>,
+    /// Held while a database template is made: the stamps that wait then find it.
+    pub templates: Mutex<()>,
     stamps: Mutex<HashMap<(String, String), Arc<Stamp>>>,
 }
 
@@ -49,6 +53,8 @@ impl Ground {
             binary_digest: digest,
             clock: Clock::default(),
             shutdown: Shutdown::default(),
+            settling: Mutex::default(),
+            templates: Mutex::default(),
             stamps: Mutex::default(),
         }
     }
