@@ -204,7 +204,12 @@ async fn a_drain_waits_for_open_requests_and_then_cuts() {
         }
         let answer = Answer::read(&mut stream).await;
         assert_eq!((answer.whole, answer.status), (whole, if whole { 200 } else { 0 }));
-        assert!(!whole || answer.field("connection") == Some("close"));
+        if whole && answer.field("connection") != Some("close") {
+            // The answer was on its way before the drain: then the connection itself ends.
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            assert!(rest.is_empty());
+        }
         let lines = edge.stop().await;
         assert_eq!(lines.len(), 1, "a cut request has its line: {lines:#?}");
     }
