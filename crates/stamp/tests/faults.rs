@@ -20,7 +20,9 @@ fn system(stage: &Stage, rest: &str) -> String {
 #[test]
 fn a_service_that_keeps_ending_is_told_with_its_last_words_and_comes_up_once_mended() {
     let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
-    let shop = system(&stage, "[service.web]\nrun = [\"sh\", \"-c\", \"echo the shelf is empty; exit 7\"]\n");
+    let shop =
+        system(&stage, "[service.web]\nrun = [\"sh\", \"-c\", \"echo the shelf is empty; exit 7\"]\nport = 8080\n");
+    // With a port it is ready once somebody listens, which nobody ever does.
     let said = stage.stamp(&["up", &shop]);
     assert_eq!(said.code, Some(1), "{said:?}");
     for part in ["error[S0210]", "service.web", "exit code 7", "the shelf is empty", "hint:"] {
