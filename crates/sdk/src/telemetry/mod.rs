@@ -13,7 +13,7 @@ pub mod request;
 
 use std::time::Duration;
 
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use context::{TraceContext, traceparent};
 pub use metrics::{Metrics, metrics};
@@ -51,10 +51,11 @@ pub struct Telemetry {
 /// # Errors
 /// The receiver's address or certificate authority is unusable, or telemetry runs already.
 pub fn start(settings: &Settings, service: &str, version: &str) -> Result<Telemetry, TelemetryError> {
-    let filter = || EnvFilter::try_from_env("RUST_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO));
     let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true);
     // Statements and outgoing calls are spans of the sent trace; in the lines only the request's span is of use.
-    let lines = lines.with_span_list(false).with_filter(filter());
+    let lines = lines.with_span_list(false).with_filter(filter.clone());
     let receiver = export::Receiver::from_settings(settings)?;
     let exporter = match receiver {
         None => None,
@@ -63,7 +64,7 @@ pub fn start(settings: &Settings, service: &str, version: &str) -> Result<Teleme
             Some(export::Exporter::start(receiver, &trust, export::resource(settings, service, version)?)?)
         }
     };
-    let sending = exporter.as_ref().map(|e| layer::ExportLayer::new(e.queue()).with_filter(filter()));
+    let sending = exporter.as_ref().map(|e| layer::ExportLayer::new(e.queue()).with_filter(filter));
     tracing_subscriber::registry().with(lines).with(sending).try_init().map_err(|_| TelemetryError::Twice)?;
     panics::install();
     Ok(Telemetry { exporter })
