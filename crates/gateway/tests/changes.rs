@@ -53,15 +53,17 @@ impl Load {
             let is_h1 = number < http1;
             clients.push(tokio::spawn(async move {
                 let connect = async || {
-                    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-                    tls.connect(rustls::pki_types::ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+                    let stream = in_time("a connection", tokio::net::TcpStream::connect(address)).await.unwrap();
+                    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+                    in_time("a TLS handshake", tls.connect(name, stream)).await.unwrap()
                 };
                 let mut lost = 0;
                 while !stop.load(SeqCst) {
                     let mut stream = connect().await;
                     if is_h1 {
                         loop {
-                            if stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_err() {
+                            let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                            if in_time("a request to be taken", stream.write_all(request)).await.is_err() {
                                 lost += 1;
                                 break;
                             }
@@ -78,14 +80,16 @@ impl Load {
                     } else {
                         let io = hyper_util::rt::TokioIo::new(stream);
                         let executor = hyper_util::rt::TokioExecutor::new();
-                        let (mut client, connection) =
-                            hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(executor, io).await.unwrap();
+                        let handshake = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(executor, io);
+                        let (mut client, connection) = in_time("an HTTP/2 handshake", handshake).await.unwrap();
                         tokio::spawn(connection);
-                        while client.ready().await.is_ok() && !stop.load(SeqCst) {
-                            match client.try_send_request(get("https://localhost/")).await {
+                        while in_time("a ready connection", client.ready()).await.is_ok() && !stop.load(SeqCst) {
+                            let answer = client.try_send_request(get("https://localhost/"));
+                            match in_time("the head of an HTTP/2 answer", answer).await {
                                 Ok(response) => {
-                                    let whole =
-                                        response.status() == 200 && response.into_body().collect().await.is_ok();
+                                    let status = response.status();
+                                    let body = in_time("the body of an HTTP/2 answer", response.into_body().collect());
+                                    let whole = body.await.is_ok() && status == 200;
                                     if whole { _ = answered.fetch_add(1, SeqCst) } else { lost += 1 }
                                 }
                                 // GOAWAY says that this one was not taken: HTTP/2 clients send it again by themselves.
@@ -117,6 +121,11 @@ impl Load {
         }
         (self.answered.load(SeqCst), lost)
     }
+}
+
+/// What a client waits for, by name: a lost request must not look like a test that hangs.
+async fn in_time<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("waited 20 s for {what}"))
 }
 
 /// A stream that the server said it has not processed.

@@ -151,7 +151,8 @@ impl Edge {
     /// Ends it and gives its log.
     pub async fn stop(self) -> Vec<serde_json::Value> {
         self.shutdown.ask();
-        self.running.await.unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.running);
+        ended.await.expect("waited 20 s for the gateway's end").unwrap().unwrap();
         self.log.lines()
     }
 
