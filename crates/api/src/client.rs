@@ -36,6 +36,7 @@ pub enum Target {
 pub struct Client {
     target: Target,
     bearer: Option<Secret>,
+    headers: http::HeaderMap,
     timeout: Duration,
 }
 
@@ -64,7 +65,7 @@ pub fn trust(pem: &[u8]) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
 
 impl Client {
     pub fn new(target: Target) -> Self {
-        Self { target, bearer: None, timeout: TIMEOUT }
+        Self { target, bearer: None, headers: http::HeaderMap::new(), timeout: TIMEOUT }
     }
 
     /// The client of a unix socket.
@@ -76,6 +77,15 @@ impl Client {
     #[must_use]
     pub fn bearer(mut self, token: Secret) -> Self {
         self.bearer = Some(token);
+        self
+    }
+
+    /// Sends this field with every call; a value that no field may have is left out.
+    #[must_use]
+    pub fn header(mut self, name: http::HeaderName, value: &str) -> Self {
+        if let Ok(value) = header::HeaderValue::try_from(value) {
+            self.headers.insert(name, value);
+        }
         self
     }
 
@@ -203,7 +213,8 @@ impl Client {
             }
             None => Bytes::new(),
         };
-        let request = request.body(Full::new(bytes)).map_err(|e| unreachable(e.into()))?;
+        let mut request = request.body(Full::new(bytes)).map_err(|e| unreachable(e.into()))?;
+        request.headers_mut().extend(self.headers.clone());
         macro_rules! exchange {
             ($stream:expr) => {{
                 let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new($stream))

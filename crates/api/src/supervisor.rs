@@ -15,6 +15,10 @@ pub struct UpRequest {
     pub stamp: String,
     /// Folders in which programs of the system are looked up first.
     pub programs: Vec<PathBuf>,
+    /// Milliseconds by which the clock of the stamp's roles is moved. Taken in a scratch home only; a person's clock is
+    /// never moved.
+    #[serde(default)]
+    pub clock_offset_ms: i64,
 }
 
 /// `POST /down`, `POST /destroy`, and everything else that names a stamp.
@@ -170,6 +174,17 @@ pub struct SecretRequest {
     pub vault: Option<String>,
     pub name: String,
     pub value: crate::Secret,
+}
+
+/// `POST /token`: a token of a workload, as its shim would get one; answered by [`crate::identity::WorkloadToken`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TokenRequest {
+    pub system: String,
+    pub stamp: String,
+    /// `service.web`, or `supervisor`.
+    pub workload: String,
+    /// The `aud`, such as `https://vault.azure.net`.
+    pub resource: String,
 }
 
 /// `POST /user`: invites a person.

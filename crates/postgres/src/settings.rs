@@ -38,6 +38,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("log_connections", "on"),
     ("log_disconnections", "on"),
     ("log_statement", "ddl"),
+    ("log_min_duration_statement", "500ms"),
     ("log_lock_waits", "on"),
     ("log_checkpoints", "off"),
     ("log_line_prefix", "%m [%p] user=%u db=%d client=%h app=%a "),

@@ -25,6 +25,25 @@ pub struct Of {
     pub stamp: String,
 }
 
+/// What is to be shown.
+#[derive(Args, Clone)]
+pub struct ProveOf {
+    /// The system: a folder with `system.toml` and `claims.toml`, such as systems/time-tracker
+    pub system: String,
+    /// Only this claim, such as TT-047
+    #[arg(long)]
+    pub claim: Option<String>,
+    /// Only this area, such as secrets
+    #[arg(long)]
+    pub area: Option<String>,
+    /// Only what looks at one stamp; nothing is changed or waited for
+    #[arg(long)]
+    pub fast: bool,
+    /// Spoil the system on purpose and see the rows fail: a sabotage's name, or `all`
+    #[arg(long)]
+    pub sabotage: Option<String>,
+}
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Bring a stamp up; run again, it changes only what has changed
@@ -111,6 +130,14 @@ pub enum Verb {
         #[command(subcommand)]
         verb: UserVerb,
     },
+    /// Look at every claim of the system's document, on scratch stamps; evidence is kept
+    Prove {
+        #[command(flatten)]
+        of: ProveOf,
+    },
+    /// The half of a check that runs in the place of a service (started by `prove`)
+    #[command(hide = true)]
+    Probe { asks: String },
     /// Stop a stamp; its data stays
     Down {
         #[command(flatten)]

@@ -10,6 +10,7 @@ mod logs;
 mod open;
 mod people;
 mod plan;
+mod prove;
 mod query;
 mod serve;
 mod status;
@@ -20,7 +21,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::arguments::{Arguments, AuditVerb, SecretVerb, UserVerb, Verb};
+use crate::{
+    arguments::{Arguments, AuditVerb, SecretVerb, UserVerb, Verb},
+    screen,
+};
 
 /// Carries a verb out.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -42,6 +46,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         match verb {
             Verb::Up { of } => up::run(&of, json).await,
+            Verb::Prove { of } => prove::run(&of, json).await,
+            Verb::Probe { asks } => {
+                screen::data(&::prove::inside::answer(&asks).await);
+                Ok(ExitCode::SUCCESS)
+            }
             Verb::Down { of } => down::run(&of, json).await,
             Verb::Destroy { of, yes } => down::destroy(&of, yes, json).await,
             Verb::Status { system, stamp } => status::run(system.as_deref(), &stamp, json).await,

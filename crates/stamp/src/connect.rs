@@ -66,6 +66,21 @@ pub async fn supervisor(home: &Home) -> anyhow::Result<Client> {
     }
 }
 
+/// The copy of this program that every user of the home may run.
+pub fn kept(home: &Home) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("could not find this program")?;
+    let bytes = std::fs::read(&own).context("could not read this program")?;
+    keep(home, &own, &bytes, &supervisor::digest(&bytes))
+}
+
+/// Ends the supervisor, and waits until it is gone.
+pub async fn stop(home: &Home) {
+    if let Some((client, version)) = running(home).await {
+        let _ = client.post::<(), serde_json::Value>("/shutdown", &()).await;
+        gone(version.pid).await;
+    }
+}
+
 /// Keeps this program in the home: what runs must not change when the clone is built anew.
 fn keep(home: &Home, own: &std::path::Path, bytes: &[u8], digest: &str) -> anyhow::Result<PathBuf> {
     let folder = home.bin().join(&digest[..16]);

@@ -8,6 +8,7 @@ mod connect;
 mod env;
 mod failure;
 mod live;
+mod scratch;
 mod screen;
 mod target;
 

@@ -31,6 +31,8 @@ use crate::{
 
 /// Who the supervisor is to the stamp's own roles.
 pub const OPERATOR: &str = "supervisor";
+/// Connections beyond the declared ones: PostgreSQL keeps three for superusers, and the keeper has two at times.
+const OWN_CONNECTIONS: u32 = 5;
 /// The shim puts the workload's ingestion key in place of this text.
 const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
@@ -100,6 +102,8 @@ pub struct Composer<'a> {
     /// Programs and files are looked up anew, as at `up`; otherwise those of the last `up` count, and the clone may be gone.
     pub fresh: bool,
     pub journal: &'a Journal,
+    /// Milliseconds by which the roles' clock is moved; not 0 on scratch stamps only.
+    pub clock_offset_ms: i64,
 }
 
 impl Composer<'_> {
@@ -258,7 +262,7 @@ impl Composer<'_> {
                 hosts: self.layout.hosts(self.system)?,
                 identity,
                 audit: audit.filter(|_| id.kind != Kind::Audit),
-                clock_offset_ms: 0,
+                clock_offset_ms: self.clock_offset_ms,
             },
             config,
         };
@@ -287,7 +291,8 @@ impl Composer<'_> {
             tls_names,
             limits,
             ready: Ready::Control,
-            reloads,
+            // A clock is set once, at the start.
+            reloads: reloads && self.clock_offset_ms == 0,
             template: None,
         })
     }
@@ -542,7 +547,8 @@ impl Composer<'_> {
             })?;
         let port = self.layout.port(postgres.port);
         let mut settings = postgres.settings.clone();
-        settings.entry("max_connections".into()).or_insert_with(|| postgres.connections.to_string());
+        let slots = postgres.connections.saturating_add(OWN_CONNECTIONS);
+        settings.entry("max_connections".into()).or_insert_with(|| slots.to_string());
         let config = PostgresConfig {
             template: self.home.templates().join(engine.template_name()),
             bin: engine.bin,

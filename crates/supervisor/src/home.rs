@@ -48,6 +48,16 @@ impl Home {
         Ok(())
     }
 
+    /// Whether this home is thrown away after a run of checks: its maker has left a file that says so.
+    pub fn is_scratch(&self) -> bool {
+        self.scratch().exists()
+    }
+
+    /// The file that marks a scratch home.
+    pub fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }

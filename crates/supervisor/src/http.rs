@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    Event, ExecRequest, Failure, SecretRequest, StampLine, StampRef, UpRequest, UserRequest, Version,
+    Event, ExecRequest, Failure, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,
@@ -41,6 +41,7 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/exec", post(run_exec))
         .route("/secret", post(set_secret))
         .route("/user", post(add_user))
+        .route("/token", post(give_token))
         .route("/shutdown", post(shutdown))
         .with_state(ground)
 }
@@ -181,6 +182,28 @@ async fn add_user(State(ground): Shared, Json(request): Json<UserRequest>) -> Re
     })?;
     let invite = api::identity::UserRequest { email: request.email, name: request.name, groups: request.groups };
     Ok(Json(people::invite(&layout, identity, &invite).await?).into_response())
+}
+
+/// The token goes over this socket only, whose owner holds the keys it is made from.
+async fn give_token(State(ground): Shared, Json(request): Json<TokenRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    let system = reconcile::resolve(&row.manifest, &row.stamp)?;
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
+    let identity = system.resources.keys().find(|id| id.kind == Kind::Identity).ok_or_else(|| Error::Asked {
+        what: format!("{} has no identity of its own", system.name),
+        hint: Some("its outside issuer gives tokens".into()),
+    })?;
+    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let token = secrets::token(&layout, &authority, &system, identity, &request.workload, &request.resource).await?;
+    // A token has no `Serialize`, so that it cannot be written by accident.
+    let body = serde_json::json!({
+        "access_token": token.access_token.expose(),
+        "expires_on": token.expires_on,
+        "resource": token.resource,
+        "token_type": token.token_type,
+        "client_id": token.client_id,
+    });
+    Ok(Json(body).into_response())
 }
 
 async fn shutdown(State(ground): Shared) -> StatusCode {

@@ -32,4 +32,5 @@ pub use error::Error;
 pub use files::{digest, keep};
 pub use home::Home;
 pub use places::Places;
+pub use reconcile::resolve;
 pub use run::run;

@@ -1,6 +1,6 @@
 //! Where the parts of a stamp are, for the command line: read from the journal, so that it works with the supervisor dead.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use drivers::probe::Machine;
 
@@ -34,6 +34,16 @@ impl Places {
     /// A role's control socket.
     pub fn control(&self, workload: &str) -> PathBuf {
         self.0.control(workload)
+    }
+
+    /// The folder of a workload: its settings, logs and data.
+    pub fn place(&self, workload: &str) -> PathBuf {
+        self.0.place(workload)
+    }
+
+    /// Names of the stamp, and where they lead.
+    pub fn hosts(&self, system: &model::System) -> Result<BTreeMap<String, IpAddr>, Error> {
+        self.0.hosts(system)
     }
 
     /// The folder of a workload's log files.

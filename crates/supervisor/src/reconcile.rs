@@ -50,8 +50,16 @@ fn runnable(system: &System) -> Result<(), Error> {
 pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error> {
     let system = resolve(&request.manifest, &request.stamp)?;
     runnable(&system)?;
+    if request.clock_offset_ms != 0 && !ground.home.is_scratch() {
+        return Err(Error::Asked {
+            what: "the clock of a person's stamp is not moved".into(),
+            hint: Some("`stamp prove` moves the clocks of scratch stamps of its own".into()),
+        });
+    }
     let stamp = ground.stamp(&system.name, &request.stamp);
-    let what = What::Up(digest(format!("{}\n{}", request.manifest, request.folder.display()).as_bytes()));
+    let what = What::Up(digest(
+        format!("{}\n{}\n{}", request.manifest, request.folder.display(), request.clock_offset_ms).as_bytes(),
+    ));
     if let Some(current) = stamp.current() {
         if current.what == what {
             return Ok(current);
@@ -68,6 +76,7 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
         let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let row = wanted_row(ground, &system, &request)?;
         ground.journal.want(&row)?;
+        ground.journal.set_fact(&row.system, &row.stamp, CLOCK, &request.clock_offset_ms.to_string())?;
         row
     };
     let work = stamp.begin(what);
@@ -303,5 +312,13 @@ pub fn composer<'a>(
         shared_user: ground.machine.users.is_err(),
         fresh,
         journal: &ground.journal,
+        clock_offset_ms: clock_offset(ground, row),
     }
+}
+
+const CLOCK: &str = "clock-offset-ms";
+
+fn clock_offset(ground: &Ground, row: &StampRow) -> i64 {
+    let fact = ground.journal.fact(&row.system, &row.stamp, CLOCK).ok().flatten();
+    fact.and_then(|text| text.parse().ok()).unwrap_or_default()
 }

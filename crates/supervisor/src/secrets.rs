@@ -30,17 +30,30 @@ pub async fn vault_client(
         what: format!("{vault} needs an identity, and the manifest declares none"),
         hint: Some("add `[identity.main]` to system.toml".into()),
     })?;
-    let key = authority.key("identity-root")?.derive(&format!("workload:{OPERATOR}"));
-    let client =
-        Client::new(Target::Https { base: base(layout.url(identity)?)?, tls: tls.clone(), hosts: hosts.clone() })
-            .bearer(key);
-    let ask = WorkloadTokenRequest { workload: OPERATOR.into(), resource: "https://vault.azure.net".into() };
-    let token: WorkloadToken = client.post("/workload/token", &ask).await.map_err(|source| Error::Role {
-        resource: identity.to_string(),
-        what: "give the operator a token".into(),
-        source: Box::new(source),
-    })?;
+    let token = token(layout, authority, system, identity, OPERATOR, "https://vault.azure.net").await?;
     Ok(Client::new(Target::Https { base: base(layout.named_url(vault))?, tls, hosts }).bearer(token.access_token))
+}
+
+/// A token of a workload for an audience, asked for with the workload's own key.
+pub async fn token(
+    layout: &Layout,
+    authority: &Authority,
+    system: &System,
+    identity: &ResourceId,
+    workload: &str,
+    audience: &str,
+) -> Result<WorkloadToken, Error> {
+    let tls = api::client::trust(authority.ca_pem.as_bytes()).map_err(|e| Error::Fault(e.to_string()))?;
+    let url = layout.url(identity)?;
+    let base = url.parse().map_err(|_| Error::Fault(format!("{url} is not a URL")))?;
+    let key = authority.key("identity-root")?.derive(&format!("workload:{workload}"));
+    let client = Client::new(Target::Https { base, tls, hosts: Arc::new(layout.hosts(system)?) }).bearer(key);
+    let ask = WorkloadTokenRequest { workload: workload.into(), resource: audience.into() };
+    client.post("/workload/token", &ask).await.map_err(|source| Error::Role {
+        resource: identity.to_string(),
+        what: format!("give {workload} a token"),
+        source: Box::new(source),
+    })
 }
 
 /// Names of the secrets a vault has.

@@ -43,7 +43,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         let port = match (&one.ready, one.listeners.first()) {
             (_, Some((_, at))) => format!(":{}", at.port()),
             (Ready::Http { at, .. } | Ready::Port(at), None) => format!(":{}", at.port()),
-            _ => String::new(),
+            _ => database_port(one).map(|port| format!(":{port}")).unwrap_or_default(),
         };
         resources.push(ResourceStatus {
             address: format!("{}{port}", layout.ip(&one.workload)?),
@@ -79,6 +79,14 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         supervisor_pid: own,
         supervisor_pss_bytes: drivers::proc::pss_bytes(own).unwrap_or(0),
     })
+}
+
+/// The port of a database: its server opens the listener itself.
+fn database_port(one: &crate::compose::Composed) -> Option<u16> {
+    one.template.as_ref()?;
+    let file: api::context::RoleFile<api::postgres::PostgresConfig> =
+        serde_json::from_slice(one.role.as_ref()?).ok()?;
+    Some(file.config.port)
 }
 
 async fn processes(

@@ -15,7 +15,13 @@ pub async fn run(of: &Of, json: bool) -> anyhow::Result<ExitCode> {
     let programs = own.parent().map(|p| vec![p.to_owned()]).unwrap_or_default();
     let home = connect::home()?;
     let client = connect::supervisor(&home).await?;
-    let request = UpRequest { folder: source.folder, manifest: source.text, stamp: of.stamp.clone(), programs };
+    let request = UpRequest {
+        folder: source.folder,
+        manifest: source.text,
+        stamp: of.stamp.clone(),
+        programs,
+        clock_offset_ms: 0,
+    };
     let mut live = Live::new(format!("{}/{}", system.name, of.stamp), json);
     if !screen::is_live() || json {
         screen::talk(&format!("{}/{}: bringing it up", system.name, of.stamp));

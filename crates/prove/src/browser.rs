@@ -1,0 +1,193 @@
+//! A person at a browser, without the browser: cookies, redirects, the forms of sign-in.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use api::{Secret, client::Client};
+use http::header;
+
+use crate::{Miss, Site, miss, must};
+
+/// Somebody with an account.
+pub struct Browser {
+    edge: String,
+    /// Clients by origin: the edge, and where people sign in.
+    clients: BTreeMap<String, Client>,
+    /// Cookies by origin and name.
+    cookies: BTreeMap<(String, String), String>,
+    pub email: String,
+    /// The person's id in the directory.
+    pub id: String,
+    password: Secret,
+    /// The token that guards against forged requests, once signed in.
+    pub csrf: String,
+}
+
+/// An answer.
+pub struct Page {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub text: String,
+}
+
+impl Page {
+    pub fn json(&self) -> Result<serde_json::Value, Miss> {
+        serde_json::from_str(&self.text)
+            .map_err(|e| Miss::Failed(format!("no JSON ({e}): {} {}", self.status, self.text)))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The value of a form's hidden field.
+    fn field(&self, name: &str) -> Result<String, Miss> {
+        let Some(at) = self.text.find(&format!("name=\"{name}\"")) else {
+            let begin: String = self.text.chars().take(200).collect();
+            miss!("a page has no field {name}: {} {begin}", self.status)
+        };
+        let tag = self.text[at..].split('>').next().unwrap_or_default();
+        let value = tag.split_once("value=\"").and_then(|(_, v)| v.split('"').next()).unwrap_or_default();
+        Ok(value.replace("&#38;", "&").replace("&amp;", "&").replace("&#34;", "\"").replace("&quot;", "\""))
+    }
+}
+
+fn origin(url: &url::Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+fn parse(url: &str) -> Result<url::Url, Miss> {
+    url.parse().map_err(|e| Miss::Failed(format!("`{url}` is no URL: {e}")))
+}
+
+impl Browser {
+    pub(crate) fn new(site: &Site, email: String, password: Secret) -> Result<Self, Miss> {
+        let mut clients = BTreeMap::new();
+        for url in site.status.urls.iter().filter(|(name, _)| *name == "edge" || name.starts_with("identity")) {
+            let client = site.client(url.1)?.timeout(Duration::from_secs(30));
+            clients.insert(origin(&parse(url.1)?), client);
+        }
+        let edge = site.url("edge")?;
+        Ok(Self { edge, clients, cookies: BTreeMap::new(), email, id: String::new(), password, csrf: String::new() })
+    }
+
+    /// A browser in which nobody has signed in, of somebody without an account.
+    pub fn stranger(site: &Site) -> Result<Self, Miss> {
+        Self::new(site, String::new(), Secret::new(""))
+    }
+
+    /// One request; redirects are not followed.
+    pub async fn send(&mut self, method: &str, url: &str, kind: &str, body: Option<String>) -> Result<Page, Miss> {
+        let url = if url.starts_with('/') { format!("{}{url}", self.edge) } else { url.to_owned() };
+        let url = parse(&url)?;
+        let origin = origin(&url);
+        let Some(client) = self.clients.get(&origin) else { miss!("a redirect leads away, to {origin}") };
+        let cookies: Vec<String> =
+            self.cookies.iter().filter(|((o, _), _)| *o == origin).map(|((_, n), v)| format!("{n}={v}")).collect();
+        let mut client = client.clone();
+        if !cookies.is_empty() {
+            client = client.header(header::COOKIE, &cookies.join("; "));
+        }
+        if body.is_some() {
+            client = client
+                .header(header::ORIGIN, &origin)
+                .header(http::HeaderName::from_static("sec-fetch-site"), "same-origin");
+        }
+        if !self.csrf.is_empty() {
+            client = client.header(http::HeaderName::from_static("x-csrf-token"), &self.csrf);
+        }
+        let path = url.query().map_or(url.path().to_owned(), |q| format!("{}?{q}", url.path()));
+        let answer = client.send(method, &path, body.map(|b| (kind, b.into()))).await?;
+        for cookie in answer.headers.get_all(header::SET_COOKIE) {
+            let text = cookie.to_str().unwrap_or_default();
+            let Some((name, rest)) = text.split_once('=') else { continue };
+            let value = rest.split(';').next().unwrap_or_default();
+            let key = (origin.clone(), name.to_owned());
+            if rest.to_ascii_lowercase().contains("max-age=0") {
+                self.cookies.remove(&key);
+            } else {
+                self.cookies.insert(key, value.to_owned());
+            }
+        }
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        Ok(Page { status: answer.status.as_u16(), headers: answer.headers, text })
+    }
+
+    pub async fn get(&mut self, url: &str) -> Result<Page, Miss> {
+        self.send("GET", url, "", None).await
+    }
+
+    /// A call of the application's API with the session's cookie.
+    pub async fn api(&mut self, method: &str, path: &str, body: &serde_json::Value) -> Result<Page, Miss> {
+        self.send(method, path, "application/json", (!body.is_null()).then(|| body.to_string())).await
+    }
+
+    /// Goes where redirects lead; gives the page and its URL.
+    async fn follow(&mut self, url: &str, form: Option<String>) -> Result<(Page, url::Url), Miss> {
+        let mut at = parse(url)?;
+        let mut body = form;
+        for _ in 0..12 {
+            let method = if body.is_some() { "POST" } else { "GET" };
+            let page = self.send(method, at.as_str(), "application/x-www-form-urlencoded", body.take()).await?;
+            let location = page.header("location").to_owned();
+            if location.is_empty() {
+                return Ok((page, at));
+            }
+            at = at.join(&location).map_err(|e| Miss::Failed(format!("`{location}`: {e}")))?;
+        }
+        miss!("twelve redirects from {url} and no end")
+    }
+
+    /// Sets the first password by a one-time link.
+    pub(crate) async fn set_password(&mut self, link: &str) -> Result<(), Miss> {
+        let (page, at) = self.follow(link, None).await?;
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("form", &page.field("form")?)
+            .append_pair("token", &page.field("token")?)
+            .append_pair("password", self.password.expose())
+            .append_pair("again", self.password.expose())
+            .finish();
+        let action = at.join("/first").map_err(|e| Miss::Failed(e.to_string()))?;
+        let (page, _) = self.follow(action.as_str(), Some(form)).await?;
+        must!(page.status == 200, "setting the first password is answered {}", page.status);
+        // A person comes to the application later, from elsewhere.
+        self.cookies.clear();
+        Ok(())
+    }
+
+    /// Signs in through the application's own way to the directory.
+    pub async fn sign_in(&mut self) -> Result<(), Miss> {
+        let password = self.password.expose().to_owned();
+        let (page, at) = self.try_sign_in(&password).await?;
+        must!(
+            page.status == 200 && origin(&at) == origin(&parse(&self.edge)?),
+            "after signing in, {} answers {}",
+            at.path(),
+            page.status
+        );
+        let me = self.get("/api/v1/me").await?;
+        must!(me.status == 200, "somebody who signed in is answered {}", me.status);
+        self.csrf = me.json()?["csrfToken"].as_str().unwrap_or_default().to_owned();
+        Ok(())
+    }
+
+    /// Goes to the application and gives this password where it is asked for; where that led.
+    pub async fn try_sign_in(&mut self, password: &str) -> Result<(Page, url::Url), Miss> {
+        let start = format!("{}/sign-in?return=%2F", self.edge);
+        let (page, at) = self.follow(&start, None).await?;
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("form", &page.field("form")?)
+            .append_pair("authorize", &page.field("authorize")?)
+            .append_pair("email", &self.email)
+            .append_pair("password", password)
+            .finish();
+        let action = at.join(&action(&page.text)).map_err(|e| Miss::Failed(e.to_string()))?;
+        self.follow(action.as_str(), Some(form)).await
+    }
+}
+
+/// Where a page's form with a password goes; the page itself if it does not say.
+fn action(page: &str) -> String {
+    let form = page.split("<form").find(|f| f.contains("type=\"password\"")).unwrap_or_default();
+    let action = form.split_once("action=\"").and_then(|(_, a)| a.split('"').next()).unwrap_or_default();
+    action.replace("&amp;", "&").replace("&#38;", "&")
+}

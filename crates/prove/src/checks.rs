@@ -1,0 +1,120 @@
+//! The catalogue of checks. Each looks at live parts; `about` says at what, for people.
+
+mod audit;
+mod database;
+mod edge;
+mod identity;
+mod stamps;
+mod story;
+mod telemetry;
+pub(crate) mod vault;
+
+use std::pin::Pin;
+
+use crate::{Lab, Seen, claim::Call};
+
+type Looking<'a> = Pin<Box<dyn Future<Output = Seen> + 'a>>;
+
+/// One way of showing rows.
+pub struct Check {
+    pub name: &'static str,
+    /// What it does and what it compares.
+    pub about: &'static str,
+    /// It changes the stamp (and puts it back), or takes long: alone, and not with `--fast`.
+    pub acts: bool,
+    look: for<'a> fn(&'a Lab, &'a str, &'a Call) -> Looking<'a>,
+}
+
+impl Check {
+    /// Looks at the stamp `on`.
+    pub async fn look(&self, lab: &Lab, on: &str, call: &Call) -> Seen {
+        (self.look)(lab, on, call).await
+    }
+}
+
+macro_rules! catalogue {
+    ($($kind:ident $name:literal $path:path: $about:literal;)*) => {
+        const ALL: &[Check] = &[$(Check {
+            name: $name,
+            about: $about,
+            acts: catalogue!(@acts $kind),
+            look: |lab, on, call| Box::pin($path(lab, on, call)),
+        }),*];
+    };
+    (@acts looks) => { false };
+    (@acts acts) => { true };
+}
+
+catalogue! {
+    looks "tls_min" edge::tls_min: "Hellos of SSL 3 to TLS 1.1 and plain bytes are refused, whole handshakes of 1.2 and 1.3 succeed.";
+    looks "https_only" edge::https_only: "Plain HTTP is redirected to HTTPS, and the answer by HTTPS carries strict transport security.";
+    looks "security_headers" edge::security_headers: "A page and an API answer carry each of the five security headers.";
+    acts "port_follows" edge::port_follows: "The port and its variable are changed, and the edge reaches the application at the new port.";
+    looks "environment_says" edge::environment_says: "A variable of the running process has the value, and an error page shows nothing of the program.";
+    looks "story" story::tell: "The steps of a file of the system's checks: API calls as a signed-in person, and rows read past the application.";
+    looks "sign_in_needed" identity::sign_in_needed: "Somebody signs in through the directory and uses the application; without or with a bad token the API answers 401.";
+    looks "own_token" identity::own_token: "From the service's own place the identity endpoint gives a token that names the service, without a credential; another place with the same header gets none.";
+    acts "token_is_presented" identity::token_is_presented: "A token opens the vault, twice; one for another audience, or altered, is refused; the clock moved, the token has expired.";
+    looks "roles_everywhere" identity::roles_everywhere: "Each part refuses who comes without a role: edge, vault, database, telemetry, audit, identity.";
+    looks "no_credentials_stored" identity::no_credentials_stored: "No file of the sources or of the stored settings holds the value of a secret, while the service reads its vault.";
+    looks "reference" vault::reference: "The stored setting is the reference, the process holds the resolved value, and no stored file holds it.";
+    looks "secret_lifecycle" vault::lifecycle: "A secret is put, read, versioned and deleted by the vault's API, and its value lies in no file of the stamp.";
+    looks "right_of_service" vault::right_of_service: "As the service: reading succeeds, writing and deleting are refused with 403.";
+    acts "role_decides" vault::role_decides: "Without a role the service is refused, given the reader's role it reads, with the role taken away it is refused.";
+    looks "refused_and_audited" vault::refused_and_audited: "An identity without the role gets 403, and the refusal is in the audit record.";
+    acts "soft_delete" vault::soft_delete: "Deleted secrets, the clock moved: the day before the end one is recovered, the day after another is gone.";
+    looks "purge_protection" vault::purge: "A deleted secret is purged in one stamp, and in the other the highest role is refused.";
+    acts "rotation_reaches_service" vault::rotation: "A secret is rotated, the service restarted: the new value is in use, the stored settings are the same.";
+    looks "connection_from_vault" vault::connection_from_vault: "The service reads the connection string with its own identity and opens the database by it.";
+    looks "own_vault" vault::own_vault: "Two stamps have vaults at two addresses, and the identity of one is refused by the other.";
+    looks "secret_access_audited" audit::secret_access: "A read, a refused read and a write of a secret each leave a record with who, what, when and outcome.";
+    looks "sign_in_audited" audit::sign_in: "A failed sign-in and a changed role each leave a security record.";
+    looks "query_audited" audit::query: "A query with a mark is found in the record of the database, with the role that ran it.";
+    acts "audit_kept" audit::kept: "The clock moved: a record is found the day before its end and gone the day after.";
+    looks "database_version" database::version: "SHOW server_version.";
+    looks "tables_by_app" database::tables_by_app: "The database is PostgreSQL and holds what the application recorded.";
+    looks "migrations_once" database::migrations_once: "The history of migrations is filled, and the serving role cannot change the schema.";
+    looks "connections" database::connections: "So many connections are open at once and each answers; one more than the limit is refused in a defined way.";
+    looks "own_database" database::own_database: "What is written in one stamp is not in another, and the application of one cannot log in to the database of the other.";
+    looks "encrypted_at_rest" database::encrypted_at_rest: "The file system under the data is encrypted.";
+    acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back.";
+    acts "stamps_stand_alone" stamps::stand_alone: "Two stamps share no process, address, CA or folder, and each serves with the other taken down.";
+    acts "one_without_the_other" stamps::one_without_the_other: "With the database of one stamp killed again and again under load, the other answers every request.";
+    acts "stamp_for" stamps::stamp_for: "Each of the named stamps comes up and answers at an address of its own.";
+    looks "nothing_undeclared" stamps::nothing_undeclared: "Each process of the stamp belongs to a declared resource, and each of them listens only at the stamp's addresses.";
+    looks "logs_of" telemetry::logs_of: "One query gives lines of application, database and platform.";
+    looks "query_language" telemetry::query_language: "A query with filter, time range and grouping gives the numbers counted from the raw lines.";
+    acts "restart_logged" telemetry::restart_logged: "The application is ended, and its restart is found in the logs.";
+    looks "trace_from_log" telemetry::trace_from_log: "A log line with a trace id leads to the requests of that trace.";
+    looks "requests_counted" telemetry::requests_counted: "After a known number of requests the count and the latency by endpoint are those of the client.";
+    looks "failures_counted" telemetry::failures_counted: "Of 100 requests 10 fail, and the telemetry says 10 per cent.";
+    looks "dependencies" telemetry::dependencies: "A sign-in asks the database and the directory: both are dependencies of its request, with durations.";
+    looks "one_tree" telemetry::one_tree: "One request's trace is one tree over the named parts.";
+    looks "live_stream" telemetry::live_stream: "The stream of rates tells of a load within seconds.";
+    looks "slow_query" telemetry::slow_query: "A slow query is found with its duration.";
+    looks "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";
+    acts "logs_kept" telemetry::kept: "The clock moved: a line is found the day before its end and gone the day after.";
+}
+
+/// All checks there are.
+pub fn all() -> &'static [Check] {
+    ALL
+}
+
+/// The check of this name.
+pub fn named(name: &str) -> Option<&'static Check> {
+    ALL.iter().find(|c| c.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_is_there_twice() {
+        let mut names: Vec<&str> = ALL.iter().map(|c| c.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

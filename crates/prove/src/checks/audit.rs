@@ -1,0 +1,113 @@
+//! The record of who did what.
+
+use api::audit::{Event, Outcome};
+use serde_json::json;
+
+use crate::{
+    Lab, Miss, Seen, Site,
+    claim::Call,
+    inside::{Ask, Saw},
+    miss, must,
+    site::until,
+};
+
+const DAY_MS: i64 = 86_400_000;
+
+async fn found(site: &Site, actor: &str, what: &str, fits: impl Fn(&Event) -> bool) -> Result<Event, Miss> {
+    until(what, async || {
+        let events = site.audited(actor).await?;
+        let found = events.iter().find(|e| fits(e)).cloned();
+        found.ok_or_else(|| Miss::Failed(format!("none among {} records of {actor}", events.len())))
+    })
+    .await
+}
+
+/// `secret_access_audited(SERVICE, READABLE SECRET, OTHER SECRET)`.
+pub async fn secret_access(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let (workload, mine, other) = (format!("service.{}", c.argument(0, "web")), c.argument(1, ""), c.argument(2, ""));
+    let begun = jiff::Timestamp::now().as_millisecond() - 1_000;
+    let client = site.vault(&workload).await?;
+    let read = client.send("GET", &format!("/secrets/{mine}?api-version=7.4"), None).await?.status.as_u16();
+    let refused = client.send("GET", &format!("/secrets/{other}?api-version=7.4"), None).await?.status.as_u16();
+    let name = format!("Check-{}", uuid::Uuid::new_v4().simple());
+    let body = ("application/json", json!({ "value": "v" }).to_string().into());
+    let operator = site.vault("supervisor").await?;
+    let written = operator.send("PUT", &format!("/secrets/{name}?api-version=7.4"), Some(body)).await?;
+    let statuses = [read, refused, written.status.as_u16()];
+    must!(statuses == [200, 403, 200], "a read, a refused read and a write answer {statuses:?}");
+    let mut told = Vec::new();
+    for (actor, object, outcome) in [
+        (workload.as_str(), mine, Outcome::Ok),
+        (workload.as_str(), other, Outcome::Denied),
+        ("supervisor", name.as_str(), Outcome::Ok),
+    ] {
+        let fits = |e: &Event| e.time_ms >= begun && e.object.contains(object) && e.outcome == outcome;
+        let event = found(&site, actor, &format!("a record of {object}"), fits).await?;
+        told.push(format!("{} {} {} {:?}", event.actor, event.action, event.object, event.outcome));
+    }
+    Ok(told.join("; "))
+}
+
+pub async fn sign_in(lab: &Lab, on: &str, _: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let mut person = site.person(&["user"]).await?;
+    let begun = jiff::Timestamp::now().as_millisecond() - 1_000;
+    person.try_sign_in("not the password").await?;
+    let of_person = |e: &Event| e.time_ms >= begun && e.object.ends_with(&format!("/{}", person.id));
+    let failed = |e: &Event| of_person(e) && e.action == "session.start" && e.outcome == Outcome::Denied;
+    let failed = found(&site, "anonymous", "a record of the failed sign-in", failed).await?;
+    let api::supervisor::StampRef { system, stamp } = site.of();
+    let groups = vec!["user".into(), "manager".into()];
+    let ask = api::supervisor::UserRequest { system, stamp, email: person.email.clone(), name: "Check".into(), groups };
+    let _: api::identity::UserAnswer = site.supervisor.post("/user", &ask).await?;
+    let changed = |e: &Event| of_person(e) && e.outcome == Outcome::Ok && e.action.starts_with("person.");
+    let changed = found(&site, "supervisor", "a record of the changed role", changed).await?;
+    let words = |e: &Event| format!("{} {} {} {:?}", e.actor, e.action, e.object, e.outcome);
+    Ok(format!("{}; {}", words(&failed), words(&changed)))
+}
+
+/// `query_audited(SERVICE, VARIABLE)`.
+pub async fn query(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let mark = format!("mark_{}", uuid::Uuid::new_v4().simple());
+    let ask = Ask::Sql {
+        variable: c.argument(1, "").into(),
+        statements: vec!["SELECT current_user".into(), format!("SELECT 1 AS {mark}")],
+    };
+    let saw = site.inside(c.argument(0, "web"), &[ask]).await?;
+    let Some(Saw::Sql(rows)) = saw.first() else { miss!("{saw:?}") };
+    let role = rows[0][0][0].clone();
+    let sql = format!("SELECT body, source FROM logs WHERE source LIKE 'postgres.%' AND body LIKE '%{mark}%'");
+    let rows = site.query_until("the query is in the record", &sql, |rows| !rows.is_empty()).await?;
+    let body = rows[0][0].as_str().unwrap_or_default();
+    must!(body.contains(&role), "the record does not say that {role} ran it: {body}");
+    Ok(format!("{}: {body}", rows[0][1].as_str().unwrap_or_default()))
+}
+
+/// `audit_kept(DAYS)`.
+pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let days: i64 = c.argument(0, "90").parse()?;
+    let site = lab.site(on).await?;
+    let name = format!("Check-{}", uuid::Uuid::new_v4().simple());
+    let body = ("application/json", json!({ "value": "v" }).to_string().into());
+    let operator = site.vault("supervisor").await?;
+    operator.send("PUT", &format!("/secrets/{name}?api-version=7.4"), Some(body)).await?;
+    let of = |e: &Event| e.object.contains(&name);
+    found(&site, "supervisor", "the record", of).await?;
+    let later = async {
+        let site = lab.at(on, (days - 1) * DAY_MS).await?;
+        found(&site, "supervisor", &format!("the record on day {}", days - 1), of).await?;
+        let site = lab.at(on, (days + 1) * DAY_MS).await?;
+        until(&format!("the record is gone on day {}", days + 1), async || {
+            let events = site.audited("supervisor").await?;
+            must!(!events.iter().any(of), "it is still there, among {}", events.len());
+            Ok(())
+        })
+        .await?;
+        Ok(format!("there on day {}, gone on day {}", days - 1, days + 1))
+    }
+    .await;
+    lab.restore(on).await?;
+    later
+}

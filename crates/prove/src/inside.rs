@@ -1,0 +1,192 @@
+//! The half of a check that runs in the place of a service: `stamp probe ASKS`, ASKS as JSON. It prints what it saw on one
+//! line and never a secret: of a value it tells length and SHA-256.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use api::client::{Client, Target};
+use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+
+use crate::{Miss, sql};
+
+/// What begins the line that holds the answer.
+pub const MARK: &str = "inside: ";
+
+/// One look.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// A token of the service's own identity.
+    Token { resource: String },
+    /// A request with the stamp's CA; `resource`: with a token of the own identity for it.
+    Http { method: String, url: String, resource: Option<String>, body: Option<String> },
+    /// Variables of the environment.
+    Environment { names: Vec<String> },
+    /// Statements on the database that a variable names, one connection.
+    Sql { variable: String, statements: Vec<String> },
+    /// Connections to that database, all at once, one more each time until one is refused or there are `most`.
+    Connections { variable: String, most: usize },
+    /// Whether an address takes a connection.
+    Reach { address: String, milliseconds: u64 },
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Saw {
+    Token {
+        status: u16,
+        claims: serde_json::Value,
+        sha256: String,
+    },
+    Http {
+        status: u16,
+        body: String,
+    },
+    Environment(BTreeMap<String, Option<Value>>),
+    /// Rows of each statement, as text.
+    Sql(Vec<Vec<Vec<String>>>),
+    /// How many were open and answered, how many clients the server had then, and what refused the next (None: nothing).
+    Connections {
+        open: usize,
+        clients: usize,
+        refused: Option<String>,
+    },
+    Reach(Result<(), String>),
+    Failed(String),
+}
+
+/// Of a value, what may be told.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Value {
+    pub length: usize,
+    pub sha256: String,
+}
+
+impl Value {
+    pub fn of(text: &str) -> Self {
+        Self { length: text.len(), sha256: sha256(text.as_bytes()) }
+    }
+}
+
+/// SHA-256, lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Answers the asks in `words`; the line to print.
+pub async fn answer(words: &str) -> String {
+    let saw: Vec<Saw> = match serde_json::from_str::<Vec<Ask>>(words) {
+        Ok(asks) => {
+            let mut saw = Vec::new();
+            for ask in asks {
+                saw.push(look(ask).await.unwrap_or_else(|m| Saw::Failed(words_of(m))));
+            }
+            saw
+        }
+        Err(error) => vec![Saw::Failed(error.to_string())],
+    };
+    format!("{MARK}{}", serde_json::to_string(&saw).unwrap_or_default())
+}
+
+fn words_of(miss: Miss) -> String {
+    match miss {
+        Miss::Failed(text) | Miss::Substituted(text) => text,
+        Miss::NotHere { why, command } => format!("{why} ({command})"),
+    }
+}
+
+async fn look(ask: Ask) -> Result<Saw, Miss> {
+    match ask {
+        Ask::Token { resource } => {
+            let (status, token) = token(&resource).await?;
+            let claims = token.as_deref().and_then(claims).unwrap_or_default();
+            Ok(Saw::Token { status, claims, sha256: sha256(token.unwrap_or_default().as_bytes()) })
+        }
+        Ask::Http { method, url, resource, body } => {
+            let mut client = Client::new(Target::Https {
+                base: url.parse().map_err(|e| Miss::Failed(format!("{url}: {e}")))?,
+                tls: api::client::trust(&std::fs::read(variable("SSL_CERT_FILE")?)?)?,
+                hosts: Default::default(),
+            });
+            if let Some(resource) = resource {
+                let (_, token) = token(&resource).await?;
+                let token = token.ok_or_else(|| Miss::Failed("the identity endpoint gave no token".into()))?;
+                client = client.bearer(api::Secret::new(token));
+            }
+            let parsed: url::Url = url.parse().map_err(|e| Miss::Failed(format!("{url}: {e}")))?;
+            let path = parsed.query().map_or(parsed.path().to_owned(), |q| format!("{}?{q}", parsed.path()));
+            let body = body.map(|b| ("application/json", b.into()));
+            let answer = client.send(&method, &path, body).await?;
+            Ok(Saw::Http { status: answer.status.as_u16(), body: String::from_utf8_lossy(&answer.body).into_owned() })
+        }
+        Ask::Environment { names } => {
+            let of = |name: &String| (name.clone(), std::env::var(name).ok().map(|v| Value::of(&v)));
+            Ok(Saw::Environment(names.iter().map(of).collect()))
+        }
+        Ask::Sql { variable: name, statements } => {
+            let client = sql::connect(&variable(&name)?).await?;
+            let mut all = Vec::new();
+            for statement in statements {
+                all.push(sql::rows(&client, &statement).await?);
+            }
+            Ok(Saw::Sql(all))
+        }
+        Ask::Connections { variable: name, most } => connections(&variable(&name)?, most).await,
+        Ask::Reach { address, milliseconds } => {
+            let connect = tokio::net::TcpStream::connect(&address);
+            let reached = match tokio::time::timeout(Duration::from_millis(milliseconds), connect).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer in {milliseconds} ms")),
+            };
+            Ok(Saw::Reach(reached))
+        }
+    }
+}
+
+/// All open at once: those that came first are still there when the last is asked.
+async fn connections(text: &str, most: usize) -> Result<Saw, Miss> {
+    let mut open = Vec::new();
+    let mut refused = None;
+    while open.len() < most {
+        match sql::connect(text).await {
+            Ok(client) => open.push(client),
+            Err(miss) => {
+                refused = Some(words_of(miss));
+                break;
+            }
+        }
+    }
+    for client in &open {
+        let rows = sql::rows(client, "SELECT 1").await?;
+        crate::must!(rows == [["1"]], "a connection answered {rows:?}");
+    }
+    let Some(first) = open.first() else { return Err(Miss::Failed(refused.unwrap_or_default())) };
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+    let clients = sql::rows(first, sql).await?.first().and_then(|r| r.first()?.parse().ok()).unwrap_or_default();
+    Ok(Saw::Connections { open: open.len(), clients, refused })
+}
+
+fn variable(name: &str) -> Result<String, Miss> {
+    std::env::var(name).map_err(|_| Miss::Failed(format!("{name} is not set in the service's place")))
+}
+
+/// Asks the App Service identity endpoint, as the Azure SDKs do.
+async fn token(resource: &str) -> Result<(u16, Option<String>), Miss> {
+    let endpoint: url::Url = variable("IDENTITY_ENDPOINT")?.parse().map_err(|e| Miss::Failed(format!("{e}")))?;
+    let header = http::HeaderName::from_static("x-identity-header");
+    let client = Client::new(Target::Http { base: endpoint.clone() }).header(header, &variable("IDENTITY_HEADER")?);
+    let path = format!("{}?resource={resource}&api-version=2019-08-01", endpoint.path());
+    let answer = client.send("GET", &path, None).await?;
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Ok((answer.status.as_u16(), body["access_token"].as_str().map(str::to_owned)))
+}
+
+/// The claims of a JWT, unverified: whether it is good is for its receiver to say.
+pub fn claims(token: &str) -> Option<serde_json::Value> {
+    let middle = token.split('.').nth(1)?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(middle).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}

@@ -1,0 +1,84 @@
+//! Where stamps are tried: brought up on demand, changed, broken, brought back.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::Mutex;
+
+use crate::{Miss, Site, patched};
+
+type Done<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
+type Brought<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>>;
+
+/// Brings a scratch stamp up; `stamp` implements it over its supervisor.
+pub trait Host: Send + Sync {
+    /// Brings `stamp` up from `manifest`, its clock moved by `clock_offset_ms`. Run again, it changes only what changed.
+    fn up<'a>(&'a self, stamp: &'a str, manifest: &'a str, clock_offset_ms: i64) -> Brought<'a>;
+
+    /// Takes `stamp` down; its data stays.
+    fn down<'a>(&'a self, stamp: &'a str) -> Done<'a>;
+}
+
+/// A system's scratch stamps.
+pub struct Lab {
+    /// The system's folder.
+    folder: std::path::PathBuf,
+    host: Box<dyn Host>,
+    /// The manifest of this run; a sabotage may have been laid on it.
+    manifest: String,
+    sites: Mutex<BTreeMap<String, Arc<Site>>>,
+}
+
+impl Lab {
+    pub fn new(host: Box<dyn Host>, folder: std::path::PathBuf, manifest: String) -> Self {
+        Self { folder, host, manifest, sites: Mutex::default() }
+    }
+
+    /// A file of the system, such as `checks/projects.toml`.
+    pub fn file(&self, name: &str) -> Result<String, Miss> {
+        let path = self.folder.join(name);
+        std::fs::read_to_string(&path).map_err(|e| Miss::Failed(format!("could not read {}: {e}", path.display())))
+    }
+
+    /// The system's folder.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
+    /// The stamp, brought up at its first mention.
+    pub async fn site(&self, stamp: &str) -> Result<Arc<Site>, Miss> {
+        let mut sites = self.sites.lock().await;
+        if let Some(site) = sites.get(stamp) {
+            return Ok(site.clone());
+        }
+        let site = Arc::new(self.up(stamp, &self.manifest, 0).await?);
+        sites.insert(stamp.to_owned(), site.clone());
+        Ok(site)
+    }
+
+    /// The stamp with TOML laid on its manifest; [`Lab::restore`] takes it back.
+    pub async fn changed(&self, stamp: &str, changes: &str) -> Result<Arc<Site>, Miss> {
+        Ok(Arc::new(self.up(stamp, &patched(&self.manifest, changes)?, 0).await?))
+    }
+
+    /// The stamp with its clock moved, in milliseconds; [`Lab::restore`] takes it back.
+    pub async fn at(&self, stamp: &str, clock_offset_ms: i64) -> Result<Arc<Site>, Miss> {
+        Ok(Arc::new(self.up(stamp, &self.manifest, clock_offset_ms).await?))
+    }
+
+    /// The stamp as its manifest says, seen anew.
+    pub async fn restore(&self, stamp: &str) -> Result<Arc<Site>, Miss> {
+        let site = Arc::new(self.up(stamp, &self.manifest, 0).await?);
+        self.sites.lock().await.insert(stamp.to_owned(), site.clone());
+        Ok(site)
+    }
+
+    /// Takes the stamp down; [`Lab::restore`] brings it back.
+    pub async fn down(&self, stamp: &str) -> Result<(), Miss> {
+        self.sites.lock().await.remove(stamp);
+        self.host.down(stamp).await.map_err(Miss::Failed)
+    }
+
+    async fn up(&self, stamp: &str, manifest: &str, clock_offset_ms: i64) -> Result<Site, Miss> {
+        self.host.up(stamp, manifest, clock_offset_ms).await.map_err(Miss::Failed)
+    }
+}

@@ -1,0 +1,147 @@
+//! Changes of a system under which checks must fail: `sabotages.toml` beside the claims. A sabotage never touches a check
+//! or what a check reads; it changes what is looked at.
+
+use serde::Deserialize;
+
+use crate::{Error, Lab, Ledger, Miss, Report, Site, outcome::Outcome, patched};
+
+/// One change of the system.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sabotage {
+    /// What is wrong now, in a few words.
+    pub name: String,
+    #[serde(flatten)]
+    pub spoil: Spoil,
+    /// The rows that must fail with it. All others that were shown before must still be.
+    pub fails: Vec<String>,
+}
+
+/// How the system is spoilt.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Spoil {
+    /// TOML laid on the manifest before the stamps come up.
+    pub manifest: Option<String>,
+    /// Statements on the database as the owner of the schema, once the stamps are up.
+    pub sql: Option<String>,
+    /// A file of a resource's place gets this text at its end, and its main process is asked (SIGHUP) to read it.
+    pub append: Option<Append>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Append {
+    pub resource: String,
+    /// From the resource's folder, such as `data/pgdata/pg_hba.conf`.
+    pub file: String,
+    pub text: String,
+}
+
+/// All sabotages of a system.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sabotages {
+    pub sabotage: Vec<Sabotage>,
+}
+
+impl Sabotages {
+    /// Reads the text of a `sabotages.toml`.
+    ///
+    /// # Errors
+    /// It is not understood.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        toml_edit::de::from_str(text).map_err(|e| Error::File { file: "sabotages.toml".into(), what: e.to_string() })
+    }
+
+    /// Rows that have a check and that no sabotage makes fail.
+    pub fn unpaired<'a>(&self, ledger: &'a Ledger) -> Vec<&'a str> {
+        let spoilt = |id: &str| self.sabotage.iter().any(|s| s.fails.iter().any(|f| f == id));
+        ledger.rows.iter().filter(|r| r.call.is_some() && !spoilt(&r.id)).map(|r| r.id.as_str()).collect()
+    }
+}
+
+impl Sabotage {
+    /// The manifest with this sabotage laid on.
+    pub fn manifest(&self, manifest: &str) -> Result<String, Error> {
+        self.spoil.manifest.as_ref().map_or_else(|| Ok(manifest.into()), |changes| patched(manifest, changes))
+    }
+
+    /// What is spoilt once a stamp is up.
+    pub async fn spoil(&self, lab: &Lab, stamp: &str) -> Result<(), Miss> {
+        if let Some(sql) = &self.spoil.sql {
+            let site = lab.site(stamp).await?;
+            as_owner(&site, sql).await?;
+        }
+        if let Some(append) = &self.spoil.append {
+            let site = lab.site(stamp).await?;
+            let place = site.places.get(&append.resource);
+            let place = place.ok_or_else(|| Miss::Failed(format!("there is no {}", append.resource)))?;
+            let path = place.join(&append.file);
+            let mut text = std::fs::read_to_string(&path)?;
+            text.push_str(&append.text);
+            std::fs::write(&path, text)?;
+            // The shim, its keeper, then what the keeper started.
+            let pid = site.pids(&append.resource).get(2).and_then(|pid| rustix::process::Pid::from_raw(*pid as i32));
+            let pid = pid.ok_or_else(|| Miss::Failed(format!("{} has no process of its own", append.resource)))?;
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP)?;
+        }
+        Ok(())
+    }
+
+    /// What differs from what was meant: rows that should fail and did not, and rows that failed with it.
+    pub fn faults(&self, before: &Report, with: &Report) -> Vec<String> {
+        let mut faults = Vec::new();
+        for finding in &with.claims {
+            let was = before.claims.iter().find(|f| f.id == finding.id).map(|f| f.outcome);
+            let meant = self.fails.contains(&finding.id);
+            let failed = finding.outcome == Outcome::Failed;
+            if !meant && finding.outcome == Outcome::Unchecked {
+                continue;
+            }
+            if meant && !failed {
+                faults.push(format!(
+                    "{} should fail and is {}: {}",
+                    finding.id,
+                    finding.outcome.word(),
+                    finding.observed
+                ));
+            } else if !meant && failed && was != Some(Outcome::Failed) {
+                faults.push(format!("{} fails as well: {}", finding.id, finding.observed));
+            }
+        }
+        for id in &self.fails {
+            if !with.claims.iter().any(|f| f.id == *id) {
+                faults.push(format!("there is no row {id}"));
+            }
+        }
+        faults
+    }
+}
+
+/// Runs statements as the owner of the schema: a role of its own for this, made by the keeper.
+async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
+    let postgres = site.first("postgres")?;
+    let control = site.control(&postgres)?;
+    let databases: Vec<String> = site.system.databases().map(|(id, _)| id.name.clone()).collect();
+    let database = databases.first().cloned().unwrap_or_default();
+    let password = api::Secret::new(uuid::Uuid::new_v4().simple().to_string());
+    let body = api::postgres::RoleRequest {
+        database: database.clone(),
+        right: api::postgres::Right::Owner,
+        password: password.clone(),
+    };
+    let _: serde_json::Value = control.send_secret("PUT", "/roles/saboteur", &body.encode()).await?;
+    let address = site.address(&postgres)?;
+    let ca = site.scratch.join("saboteur-ca.pem");
+    std::fs::write(&ca, &site.ca_pem)?;
+    let text = format!(
+        "Host={};Port={};Database={database};Username=saboteur;Password={};Root Certificate={}",
+        address.ip(),
+        address.port(),
+        password.expose(),
+        ca.display()
+    );
+    let client = crate::sql::connect(&text).await?;
+    client.batch_execute(sql).await?;
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! A home that is thrown away: for runs of checks, which must never touch a person's stamps.
+
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Mutex};
+
+use anyhow::Context as _;
+use api::{
+    client::Client,
+    supervisor::{Event, StampLine, StampRef, Status, UpRequest},
+};
+use prove::{Host, Site};
+use supervisor::{Home, Places};
+
+use crate::{connect, target::Source};
+
+/// The home of one run, and the system that is tried in it.
+pub struct Scratch {
+    home: Home,
+    client: Client,
+    system: String,
+    folder: PathBuf,
+    programs: Vec<PathBuf>,
+    program: PathBuf,
+    /// Steps as they happen, for the person who waits.
+    told: Mutex<Box<dyn FnMut(&Event) + Send>>,
+}
+
+impl Scratch {
+    /// Makes a home beside the person's, with its engines, and a supervisor in it.
+    pub async fn make(
+        person: &Home,
+        source: &Source,
+        system: &str,
+        told: impl FnMut(&Event) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let all = person.root().join("scratch-homes");
+        person.prepare().with_context(|| format!("could not make {}", person.root().display()))?;
+        sweep(&all).await;
+        let own = drivers::proc::identify(std::process::id()).context("could not see this process")?;
+        let root = all.join(format!("{}-{}", own.pid, own.start_ticks));
+        let open = |path: &PathBuf| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711));
+        std::fs::create_dir_all(&root)
+            .and_then(|()| open(&all))
+            .and_then(|()| open(&root))
+            .with_context(|| format!("could not make {}", root.display()))?;
+        let engines = person.engines().canonicalize().context("could not find the engines")?;
+        std::os::unix::fs::symlink(engines, root.join("engines")).context("could not link the engines")?;
+        let home = Home::at(root);
+        std::fs::write(home.scratch(), "made by `stamp prove`, removed at its end\n")
+            .context("could not mark the home")?;
+        let client = connect::supervisor(&home).await?;
+        let own = std::env::current_exe().context("could not find this program")?;
+        let programs = own.parent().map(|p| vec![p.to_owned()]).unwrap_or_default();
+        let program = connect::kept(&home)?;
+        let told = Mutex::new(Box::new(told) as Box<dyn FnMut(&Event) + Send>);
+        Ok(Self { home, client, system: system.to_owned(), folder: source.folder.clone(), programs, program, told })
+    }
+
+    /// Ends and removes everything.
+    pub async fn end(home: &Home) {
+        remove(home).await;
+    }
+
+    /// Where it lies.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+}
+
+/// Removes homes whose makers are gone.
+async fn sweep(all: &std::path::Path) {
+    for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let maker = name.split_once('-').and_then(|(pid, start)| {
+            Some(drivers::ProcessId { pid: pid.parse().ok()?, start_ticks: start.parse().ok()? })
+        });
+        if maker.is_some_and(|m| !drivers::proc::runs(m)) {
+            remove(&Home::at(entry.path())).await;
+        }
+    }
+}
+
+/// Destroys stamps, all at once.
+async fn destroy(client: &Client, stamps: Vec<StampLine>) -> anyhow::Result<()> {
+    let mut running = tokio::task::JoinSet::new();
+    for line in stamps {
+        let (client, of) = (client.clone(), StampRef { system: line.system, stamp: line.stamp });
+        running.spawn(async move { connect::events(&client, "/destroy", &of, |_| ()).await.map(drop) });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.context("a task failed")??;
+    }
+    Ok(())
+}
+
+async fn remove(home: &Home) {
+    if !home.is_scratch() {
+        return;
+    }
+    // A supervisor is needed to end what runs; where none can be had, the files stay for a person to look at.
+    if home.journal().exists() {
+        let Ok(client) = connect::supervisor(home).await else { return };
+        let stamps = client.get::<Vec<StampLine>>("/stamps").await.unwrap_or_default();
+        if destroy(&client, stamps).await.is_err() {
+            return;
+        }
+        connect::stop(home).await;
+    }
+    let _ = std::fs::remove_dir_all(home.root());
+    let _ = std::fs::remove_dir_all(home.sockets());
+}
+
+/// The same home, for more than one laboratory.
+pub struct Shared(pub std::sync::Arc<Scratch>);
+
+impl Host for Shared {
+    fn up<'a>(
+        &'a self,
+        stamp: &'a str,
+        manifest: &'a str,
+        clock_offset_ms: i64,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>> {
+        Box::pin(async move { self.0.bring_up(stamp, manifest, clock_offset_ms).await.map_err(|e| format!("{e:#}")) })
+    }
+
+    fn down<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
+        let of = StampRef { system: self.0.system.clone(), stamp: stamp.to_owned() };
+        Box::pin(async move {
+            let ended = connect::events(&self.0.client, "/down", &of, |_| ()).await;
+            ended.map(drop).map_err(|e| format!("{e:#}"))
+        })
+    }
+}
+
+impl Scratch {
+    /// Removes all stamps; the home stays.
+    pub async fn clear(&self) -> anyhow::Result<()> {
+        destroy(&self.client, self.client.get::<Vec<StampLine>>("/stamps").await?).await
+    }
+
+    async fn bring_up(&self, stamp: &str, manifest: &str, clock_offset_ms: i64) -> anyhow::Result<Site> {
+        let request = UpRequest {
+            folder: self.folder.clone(),
+            manifest: manifest.to_owned(),
+            stamp: stamp.to_owned(),
+            programs: self.programs.clone(),
+            clock_offset_ms,
+        };
+        let tell = |event: Option<&Event>| {
+            if let (Some(event), Ok(mut told)) = (event, self.told.lock()) {
+                told(event);
+            }
+        };
+        let end = connect::events(&self.client, "/up", &request, tell).await?;
+        let Event::Ready(ready) = end else { anyhow::bail!("{stamp} did not become ready") };
+        site(&self.home, &self.client, &ready.system, stamp, manifest, self.program.clone()).await
+    }
+}
+
+/// A running stamp as checks see it.
+pub async fn site(
+    home: &Home,
+    client: &Client,
+    name: &str,
+    stamp: &str,
+    manifest: &str,
+    program: PathBuf,
+) -> anyhow::Result<Site> {
+    let system = supervisor::resolve(manifest, stamp).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let status: Status = client.get(&format!("/status?system={name}&stamp={stamp}")).await?;
+    let places = Places::of(home, name, stamp)?;
+    let workloads = places.workloads();
+    let scratch = home.root().join("checks");
+    std::fs::create_dir_all(&scratch)?;
+    std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o711))?;
+    Ok(Site {
+        ca_pem: std::fs::read(&status.ca).with_context(|| format!("could not read {}", status.ca.display()))?,
+        hosts: std::sync::Arc::new(places.hosts(&system)?),
+        controls: workloads.iter().map(|w| (w.clone(), places.control(w))).collect(),
+        places: workloads.iter().map(|w| (w.clone(), places.place(w))).collect(),
+        supervisor: client.clone(),
+        stamp: stamp.to_owned(),
+        manifest: manifest.to_owned(),
+        system,
+        status,
+        scratch,
+        program,
+    })
+}
