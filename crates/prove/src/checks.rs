@@ -1,6 +1,7 @@
 //! The catalogue of checks. Each looks at live parts; `about` says at what, for people.
 
 mod audit;
+mod compute;
 mod database;
 mod edge;
 mod identity;
@@ -50,10 +51,12 @@ catalogue! {
     looks "https_only" edge::https_only: "Plain HTTP is redirected to HTTPS, and the answer by HTTPS carries strict transport security.";
     looks "security_headers" edge::security_headers: "A page and an API answer carry each of the five security headers.";
     acts "port_follows" edge::port_follows: "The port and its variable are changed, and the edge reaches the application at the new port.";
+    looks "bounds" compute::bounds: "The kernel's limits of each process of a workload.";
     looks "environment_says" edge::environment_says: "A variable of the running process has the value, and an error page shows nothing of the program.";
     looks "story" story::tell: "The steps of a file of the system's checks: API calls as a signed-in person, and rows read past the application.";
     looks "sign_in_needed" identity::sign_in_needed: "Somebody signs in through the directory and uses the application; without or with a bad token the API answers 401.";
     looks "own_token" identity::own_token: "From the service's own place the identity endpoint gives a token that names the service, without a credential; another place with the same header gets none.";
+    acts "identity_with_service" identity::with_service: "A service is added: it has an identity; it is taken away: its identity is gone.";
     acts "token_is_presented" identity::token_is_presented: "A token opens the vault, twice; one for another audience, or altered, is refused; the clock moved, the token has expired.";
     looks "roles_everywhere" identity::roles_everywhere: "Each part refuses who comes without a role: edge, vault, database, telemetry, audit, identity.";
     looks "no_credentials_stored" identity::no_credentials_stored: "No file of the sources or of the stored settings holds the value of a secret, while the service reads its vault.";
@@ -90,6 +93,7 @@ catalogue! {
     looks "failures_counted" telemetry::failures_counted: "Of 100 requests 10 fail, and the telemetry says 10 per cent.";
     looks "dependencies" telemetry::dependencies: "A sign-in asks the database and the directory: both are dependencies of its request, with durations.";
     looks "one_tree" telemetry::one_tree: "One request's trace is one tree over the named parts.";
+    looks "custom_event" telemetry::custom_event: "An event in the application's own terms is found with its fields.";
     looks "live_stream" telemetry::live_stream: "The stream of rates tells of a load within seconds.";
     looks "slow_query" telemetry::slow_query: "A slow query is found with its duration.";
     looks "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";

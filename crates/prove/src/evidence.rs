@@ -91,6 +91,7 @@ struct Area<'a> {
     name: &'a str,
     counts: Vec<Count>,
     rows: Vec<&'a Finding>,
+    unchecked: Vec<&'a Finding>,
 }
 
 #[derive(Template)]
@@ -117,7 +118,8 @@ pub fn page(evidence: &Evidence, report: &Report) -> Result<String, Error> {
     let areas = areas.iter().map(|(name, numbers)| Area {
         name,
         counts: counts(|o| numbers[o as usize], false),
-        rows: report.claims.iter().filter(|f| f.area == *name).collect(),
+        rows: report.claims.iter().filter(|f| f.area == *name && f.outcome != Outcome::Unchecked).collect(),
+        unchecked: report.claims.iter().filter(|f| f.area == *name && f.outcome == Outcome::Unchecked).collect(),
     });
     let page = Page { evidence, digest: &digest, counts: counts(|o| report.count(o), true), areas: areas.collect() };
     Ok(page.render()?)

@@ -32,7 +32,7 @@ pub struct Spoil {
 #[serde(deny_unknown_fields)]
 pub struct Append {
     pub resource: String,
-    /// From the resource's folder, such as `data/pgdata/pg_hba.conf`.
+    /// From the resource's folder, such as `data/conf/pg_hba.conf`.
     pub file: String,
     pub text: String,
 }

@@ -213,9 +213,9 @@ impl Site {
     }
 }
 
-/// Looks again until it holds, for 20 seconds at most; the last look is in the error.
+/// Looks again until it holds, for half a minute at most; the last look is in the error.
 pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Result<T, Miss>) -> Result<T, Miss> {
-    until_in(what, Duration::from_secs(20), look).await
+    until_in(what, Duration::from_secs(30), look).await
 }
 
 /// As [`until`], for another time.

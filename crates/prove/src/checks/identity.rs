@@ -67,6 +67,36 @@ pub async fn own_token(lab: &Lab, on: &str, c: &Call) -> Seen {
     ))
 }
 
+/// Whether the directory gives the workload a token: the status it answers.
+async fn given(site: &crate::Site, workload: &str) -> Result<bool, Miss> {
+    match site.token(workload, VAULT).await {
+        Ok(token) => {
+            let claims = crate::inside::claims(token.expose()).unwrap_or_default();
+            must!(claims["sub"] == workload, "the token names {}", claims["sub"]);
+            Ok(true)
+        }
+        Err(Miss::Failed(why)) if why.contains("401") || why.contains("403") => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
+/// `identity_with_service(NAME)`: a service that is not in the manifest.
+pub async fn with_service(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let name = c.argument(0, "passing");
+    let workload = format!("service.{name}");
+    let site = lab.site(on).await?;
+    must!(!given(&site, &workload).await?, "{workload} has an identity before it is there");
+    let with = async {
+        let site = lab.changed(on, &format!("[service.{name}]\nrun = [\"/bin/sleep\", \"3600\"]")).await?;
+        given(&site, &workload).await
+    }
+    .await;
+    let site = lab.restore(on).await?;
+    must!(with?, "{workload} runs and has no identity");
+    must!(!given(&site, &workload).await?, "{workload} is gone and its identity is not");
+    Ok(format!("{workload}: no token before it is there, a token of its own while it is, none after"))
+}
+
 /// `token_is_presented(SERVICE, SECRET)`.
 pub async fn token_is_presented(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;

@@ -43,6 +43,14 @@ async fn requests(site: &Site, path: &str, count: usize) -> Result<Vec<(String, 
     Ok(sent)
 }
 
+/// Waits until spans of a service arrive for requests made now.
+pub async fn arrives(site: &Site, service: &str) -> Result<(), Miss> {
+    let sent = requests(site, "/health", 3).await?;
+    let sql =
+        format!("SELECT count(*) FROM spans WHERE source = 'service.{service}' AND trace_id IN ({})", list(&sent));
+    site.query_until("the service's spans", &sql, |rows| number(&rows[0][0]) >= 3).await.map(drop)
+}
+
 fn list(ids: &[(String, u16, i64)]) -> String {
     ids.iter().map(|(id, ..)| format!("'{id}'")).collect::<Vec<_>>().join(",")
 }
@@ -250,6 +258,20 @@ pub async fn one_tree(lab: &Lab, on: &str, c: &Call) -> Seen {
             .join(" "))
     })
     .await
+}
+
+/// `custom_event(NAME, FIELD)`: one that signing in causes.
+pub async fn custom_event(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let (name, field) = (c.argument(0, ""), c.argument(1, ""));
+    let begun = now_ns() - 1_000_000_000;
+    site.signed_in(&["user"]).await?;
+    let sql = format!(
+        "SELECT source, attributes ->> '$.\"{field}\"' FROM logs WHERE time_ns > {begun} AND source LIKE 'service.%' \
+         AND (event = '{name}' OR attributes ->> '$.\"event.name\"' = '{name}')"
+    );
+    let rows = site.query_until("the event", &sql, |rows| rows.iter().any(|r| !r[1].is_null())).await?;
+    Ok(format!("{}: {name} with {field} {}", text(&rows[0][0]), rows[0][1]))
 }
 
 /// Reads the stream of rates while requests are sent.

@@ -83,6 +83,9 @@ pub async fn reference(lab: &Lab, on: &str, call_: &Call) -> Seen {
     must!(!references.is_empty(), "no stored setting of the service holds the reference to {secret}");
     let leaks = files_with(&folder(&site)?, value.as_bytes());
     must!(leaks.is_empty(), "the value lies in {leaks:?}");
+    if call_.argument(3, "") == "telemetry" {
+        super::telemetry::arrives(&site, service).await?;
+    }
     Ok(format!(
         "{variable}: stored as a reference in {}, resolved in the process ({} bytes), in no file",
         references.len(),
@@ -119,15 +122,27 @@ pub async fn right_of_service(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let (service, secret) = (c.argument(0, "web"), c.argument(1, ""));
     let url = site.url(&site.first("vault")?)?;
-    let ask = |method: &str, body: Option<&str>| Ask::Http {
+    // What is written over and deleted, should that be allowed, is nobody's.
+    let victim = fresh();
+    let made =
+        call(&site.vault("supervisor").await?, "PUT", &format!("/secrets/{victim}"), json!({ "value": "v" })).await?;
+    must!(made.0 == 200, "making a secret to try it on answers {}", made.0);
+    let ask = |name: &str, method: &str, body: Option<&str>| Ask::Http {
         method: method.into(),
-        url: format!("{url}/secrets/{secret}?{VERSION}"),
+        url: format!("{url}/secrets/{name}?{VERSION}"),
         resource: Some("https://vault.azure.net".into()),
         body: body.map(str::to_owned),
     };
-    let asks = [ask("GET", None), ask("PUT", Some(r#"{"value":"taken over"}"#)), ask("DELETE", None)];
+    let asks = [
+        ask(secret, "GET", None),
+        ask(&victim, "PUT", Some(r#"{"value":"taken over"}"#)),
+        ask(&victim, "DELETE", None),
+    ];
     let statuses: Vec<String> = site.inside(service, &asks).await?.iter().map(status).collect();
-    must!(statuses == ["200", "403", "403"], "reading, writing and deleting {secret} as the service: {statuses:?}");
+    must!(
+        statuses == ["200", "403", "403"],
+        "reading {secret}, writing and deleting another as the service: {statuses:?}"
+    );
     Ok(format!(
         "as the service, through its identity endpoint: read {}, write {}, delete {}",
         statuses[0], statuses[1], statuses[2]
