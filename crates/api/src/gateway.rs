@@ -102,6 +102,11 @@ pub struct Limits {
     pub websocket_idle_ms: u64,
     /// Time that open requests get when the gateway is asked to stop.
     pub drain_ms: u64,
+    /// How long a request waits for an upstream of which no target takes connections, as while it is replaced. 0: not at
+    /// all.
+    pub hold_ms: u64,
+    /// Requests that wait so at once; more are answered 502 or 503.
+    pub hold_requests: usize,
 }
 
 impl Default for Limits {
@@ -120,6 +125,8 @@ impl Default for Limits {
             idle_upstream: 64,
             websocket_idle_ms: 300_000,
             drain_ms: 10_000,
+            hold_ms: 5_000,
+            hold_requests: 1_000,
         }
     }
 }

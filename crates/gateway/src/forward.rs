@@ -1,8 +1,7 @@
 //! Sends one request to a target of its upstream, and decides when it may be sent again.
 //!
 //! A request is sent again only when the target cannot have acted on it: no connection was made, hyper hands the request
-//! back unsent, or a connection that had served before died without one byte of answer, and the request is idempotent
-//! and has no body. Everything else is the client's to repeat.
+//! back unsent, or the connection died without one byte of answer, and the request is idempotent and has no body. Everything else is the client's to repeat. While no target takes connections it waits ([`hold`]).
 
 use std::{
     pin::pin,
@@ -12,10 +11,13 @@ use std::{
 
 use ::http::{Method, Request, Response, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::{
     body::Upload,
     conn::Record,
+    health::is_away,
+    hold,
     page::{self, Refusal},
     pool::Lease,
     table::Table,
@@ -30,7 +32,7 @@ const ATTEMPTS: u32 = 4;
 pub async fn forward(
     worker: &Arc<Worker>,
     table: &Table,
-    group: &Group,
+    group: &Arc<Group>,
     mut request: Request<Upload>,
     record: &mut Record,
 ) -> Result<(Response<Incoming>, Lease), Refusal> {
@@ -40,21 +42,41 @@ pub async fn forward(
     let mut fresh = false;
     let mut failure = page::nobody("no healthy target");
     let mut again = None;
-    for _ in 0..ATTEMPTS {
+    let mut attempts = 0;
+    let mut until = None;
+    let mut made = false;
+    while attempts < ATTEMPTS {
         let target = match again.take() {
             Some(target) => target,
-            None => {
-                let Some((index, target)) = group.pick(tried) else { break };
-                tried |= 1 << index;
-                target.clone()
-            }
+            None => match group.pick(tried) {
+                Some((index, target)) => {
+                    tried |= 1 << index;
+                    target.clone()
+                }
+                // Nothing was sent to those that are away: it may be sent once one is back.
+                None if group.is_away() && table.limits.hold_ms > 0 => {
+                    let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(table.limits.hold_ms));
+                    if !hold::wait(&worker.gateway, group, table.limits.hold_requests, until).await {
+                        break;
+                    }
+                    (tried, attempts) = (0, 0);
+                    continue;
+                }
+                None => break,
+            },
         };
+        attempts += 1;
         record.target = Some(target.clone());
         let mut lease = match Lease::take(worker, &target, fresh, !repeatable, table.connect_timeout).await {
             Ok(lease) => lease,
             Err(error) => {
                 tracing::warn!(target = %target.label, %error, "could not connect to a target");
                 target.refused();
+                if is_away(&error) {
+                    target.away.store(true, Relaxed);
+                    // What is left of its connections will be closed, and it may wait for that.
+                    worker.pool.forget(&target.address);
+                }
                 failure = page::broken("connection refused");
                 continue;
             }
@@ -62,7 +84,10 @@ pub async fn forward(
         if !lease.reused {
             target.answered();
         }
-        let copy = (lease.reused && repeatable).then(|| copy(&request));
+        // One that was just made may have lain in the backlog of a target that ended. Once, lest a request that ends its
+        // target ends them all.
+        let may_repeat = repeatable && (lease.reused || !std::mem::replace(&mut made, true));
+        let copy = may_repeat.then(|| copy(&request));
         if request.body().is_stream() || request.headers().contains_key(header::UPGRADE) {
             lease.detach();
         }
@@ -78,7 +103,7 @@ pub async fn forward(
             None => return Err(page::late("upstream timeout")),
         };
         let unsent = error.take_message();
-        let unheard = lease.reused && !lease.heard();
+        let unheard = !lease.heard();
         match unsent.or(copy.filter(|_| unheard)) {
             Some(back) => {
                 // The pool's other connections may have died with this one.

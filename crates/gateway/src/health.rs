@@ -35,24 +35,35 @@ pub fn start(table: &Table) -> JoinSet<()> {
     checks
 }
 
-/// The first answer decides at once; after it, `fall` failures or `rise` successes in a row do.
+/// The first answer decides at once, also that of one that was away; after it, `fall` failures or `rise` successes in a
+/// row do.
 async fn watch(target: Arc<Target>, check: HealthCheck) {
     let timeout = Duration::from_millis(check.timeout_ms);
     let mut row = 0;
+    let mut ill = 0;
     let mut first = true;
     let mut ticks = tokio::time::interval(Duration::from_millis(check.interval_ms));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let outcome = match tokio::time::timeout(timeout, ask(&target, &check.path)).await {
-            Ok(Ok(status)) if status.is_success() || status.is_redirection() => Ok(()),
-            Ok(Ok(status)) => Err(format!("it answered {status}")),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} ms", check.timeout_ms)),
-        };
+        let outcome = ask(&target, &check.path, timeout).await;
         let healthy = target.healthy.load(Relaxed);
-        if outcome.is_ok() {
-            target.answered();
+        match &outcome {
+            Ok(()) => {
+                first |= target.away.load(Relaxed);
+                target.answered();
+            }
+            Err(Fault::Away(_)) => {
+                ill = 0;
+                target.away.store(true, Relaxed);
+            }
+            // One that has just come back may answer so while it starts.
+            Err(Fault::Ill(_)) => {
+                ill += 1;
+                if ill >= check.fall {
+                    target.away.store(false, Relaxed);
+                }
+            }
         }
         row = if outcome.is_ok() == healthy { 0 } else { row + 1 };
         if row > 0 && (first || row >= if healthy { check.fall } else { check.rise }) {
@@ -60,15 +71,49 @@ async fn watch(target: Arc<Target>, check: HealthCheck) {
             row = 0;
             match outcome {
                 Ok(()) => tracing::info!(target = %target.label, "a target is healthy"),
-                Err(why) => tracing::warn!(target = %target.label, path = check.path, why, "a target is not healthy"),
+                Err(why) => tracing::warn!(target = %target.label, path = check.path, %why, "a target is not healthy"),
             }
         }
         first = false;
     }
 }
 
-async fn ask(target: &Target, path: &str) -> io::Result<StatusCode> {
-    let stream = TcpStream::connect(target.address).await?;
+/// Why a target is not well.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Nobody listens.
+    #[error("{0}")]
+    Away(io::Error),
+    #[error("{0}")]
+    Ill(String),
+}
+
+/// Whether a connection failed because nobody listens: then nothing was sent, and somebody may listen soon.
+pub fn is_away(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+/// Asks a target once.
+pub async fn ask(target: &Target, path: &str, limit: Duration) -> Result<(), Fault> {
+    let asked = tokio::time::timeout(limit, async {
+        let stream = TcpStream::connect(target.address).await.map_err(|error| match is_away(&error) {
+            true => Fault::Away(error),
+            false => Fault::Ill(error.to_string()),
+        })?;
+        get(stream, target, path).await.map_err(|error| Fault::Ill(error.to_string()))
+    });
+    match asked.await {
+        Ok(Ok(status)) if status.is_success() || status.is_redirection() => Ok(()),
+        Ok(Ok(status)) => Err(Fault::Ill(format!("it answered {status}"))),
+        Ok(Err(fault)) => Err(fault),
+        Err(_) => Err(Fault::Ill(format!("no answer within {} ms", limit.as_millis()))),
+    }
+}
+
+async fn get(stream: TcpStream, target: &Target, path: &str) -> io::Result<StatusCode> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(path)
         .header(header::HOST, target.address.to_string())

@@ -30,5 +30,5 @@ async fn targets(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
             })
         })
     });
-    Json(json!({ "targets": all.collect::<Vec<_>>() }))
+    Json(json!({ "targets": all.collect::<Vec<_>>(), "held": gateway.held.load(Relaxed) }))
 }

@@ -17,6 +17,7 @@ mod forward;
 mod framing;
 mod headers;
 mod health;
+mod hold;
 mod http;
 mod page;
 mod path;

@@ -93,6 +93,11 @@ impl Pool {
         std::iter::from_fn(|| links.pop()).find_map(|mut link| link.is_ready().then_some(link))
     }
 
+    /// Closes the idle connections to a target.
+    pub fn forget(&self, address: &SocketAddr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    }
+
     /// Closes connections that nobody used for long.
     pub fn sweep(&self) {
         let oldest = now_ms().saturating_sub(IDLE_MS);

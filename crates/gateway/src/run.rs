@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -44,6 +44,8 @@ pub struct Gateway {
     pub table: ArcSwap<Table>,
     pub log: Arc<AccessLog>,
     pub places: Arc<Semaphore>,
+    /// Requests that wait for an upstream to come back.
+    pub held: AtomicUsize,
     phase: watch::Sender<Phase>,
     /// The same again, for a look without a lock.
     quick: AtomicU8,
@@ -107,6 +109,7 @@ pub async fn run_with_log(
     let gateway = Arc::new(Gateway {
         places: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
         log,
+        held: AtomicUsize::new(0),
         table: ArcSwap::from_pointee(Table::new(config, None)),
         phase: watch::Sender::new(Phase::Serving),
         quick: AtomicU8::new(0),

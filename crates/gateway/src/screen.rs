@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::{conn::Conn, framing::Framing, target::now_ms};
+use crate::{conn::Conn, framing::Framing, run::Phase, target::now_ms};
 
 /// A deadline that mostly moves away: the timer behind it is set anew only when it fires too early.
 #[derive(Default)]
@@ -234,8 +234,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Screen<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) => {}
             }
-            // Only a client that may be sending is waited for; a fault was found in the midst of what it sends.
-            if !self.faulty && !self.framing.as_ref().is_some_and(Framing::in_body) {
+            // Only a client that may be sending is waited for; a fault was found in the midst of what it sends. One of
+            // HTTP/2 may be sending at any time, and one of HTTP/1 while we drain, when its connection ends unasked.
+            let draining = self.conn.worker.gateway.phase() != Phase::Serving;
+            let may_send = self.framing.as_ref().is_none_or(|framing| framing.in_body() || draining);
+            if !self.faulty && (self.ended || !may_send) {
                 return Poll::Ready(Ok(()));
             }
             self.lingering = Some((now_ms(), LINGER_BYTES));

@@ -9,7 +9,9 @@ use std::{
     time::Instant,
 };
 
-use api::gateway::Balance;
+use api::gateway::{Balance, HealthCheck};
+
+use crate::hold::Held;
 
 /// How long a target that refused a connection is left out: doubled at each refusal, within these bounds.
 const EJECT_FIRST_MS: u64 = 250;
@@ -30,6 +32,8 @@ pub struct Target {
     pub open: AtomicUsize,
     /// What the active check found last; true until the first check has ended.
     pub healthy: AtomicBool,
+    /// Nobody listens there, by the last that is known: it is being replaced, or has died.
+    pub away: AtomicBool,
     /// [`now_ms`] until which it is left out after refused connections; 0: it is not.
     ejected_until: AtomicU64,
     refusals: AtomicU32,
@@ -42,6 +46,7 @@ impl Target {
             label: format!("{upstream} {address}"),
             open: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
+            away: AtomicBool::new(false),
             ejected_until: AtomicU64::new(0),
             refusals: AtomicU32::new(0),
         }
@@ -65,6 +70,9 @@ impl Target {
 
     /// A connection was made: it is in again.
     pub fn answered(&self) {
+        if self.away.load(Relaxed) {
+            self.away.store(false, Relaxed);
+        }
         if self.ejected_until.load(Relaxed) != 0 {
             self.ejected_until.store(0, Relaxed);
             self.refusals.store(0, Relaxed);
@@ -77,6 +85,10 @@ impl Target {
 pub struct Group {
     pub name: String,
     pub targets: Vec<Arc<Target>>,
+    /// How a target is asked whether it is well.
+    pub health: Option<HealthCheck>,
+    /// Requests that wait until one of the targets takes connections again.
+    pub held: Held,
     balance: Balance,
     next: AtomicUsize,
 }
@@ -89,9 +101,21 @@ impl Group {
         Self {
             name: name.into(),
             targets: targets.map(|a| known(a).unwrap_or_else(|| Arc::new(Target::new(name, *a)))).collect(),
+            health: upstream.health.clone(),
+            held: Held::default(),
             balance: upstream.balance,
             next: AtomicUsize::new(old.map_or(0, |g| g.next.load(Relaxed))),
         }
+    }
+
+    /// Whether any target may get a request.
+    pub fn is_open(&self) -> bool {
+        self.targets.iter().any(|target| target.available())
+    }
+
+    /// Whether waiting may help: a target is away, and may come back.
+    pub fn is_away(&self) -> bool {
+        self.targets.iter().any(|target| target.away.load(Relaxed))
     }
 
     /// The target of the next request, without those whose bit is set in `tried`. None: nobody may get it.

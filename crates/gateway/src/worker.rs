@@ -11,7 +11,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -42,6 +42,8 @@ pub struct Worker {
     pub pool: Pool,
     pub ids: Ids,
     conns: Mutex<HashMap<u64, Weak<Conn>>>,
+    /// Connections that are accepted and wait for a place.
+    placing: AtomicUsize,
     next: AtomicU64,
 }
 
@@ -59,6 +61,7 @@ pub fn run(gateway: Arc<Gateway>, ports: Vec<Port>) -> io::Result<()> {
         pool: Pool::default(),
         ids: Ids::new(),
         conns: Mutex::default(),
+        placing: AtomicUsize::new(0),
         next: AtomicU64::new(0),
     });
     runtime.block_on(async {
@@ -95,7 +98,8 @@ pub fn run(gateway: Arc<Gateway>, ports: Vec<Port>) -> io::Result<()> {
 
 impl Worker {
     fn is_empty(&self) -> bool {
-        self.conns.lock().unwrap_or_else(PoisonError::into_inner).values().all(|c| c.strong_count() == 0)
+        self.placing.load(Relaxed) == 0
+            && self.conns.lock().unwrap_or_else(PoisonError::into_inner).values().all(|c| c.strong_count() == 0)
     }
 
     fn wake_all(&self) {
@@ -122,11 +126,14 @@ async fn accept(worker: Arc<Worker>, listener: TcpListener, tls: Option<TlsAccep
             }
         };
         let _ = stream.set_nodelay(true);
-        // The one that waits for a place is the last of this listener until there is one; the rest stay in the backlog.
+        // The one that waits for a place is the last of this listener until there is one; the rest stay in the backlog. A
+        // drain waits for it: its client may have sent a request.
+        worker.placing.fetch_add(1, Relaxed);
         let place = gateway.places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let conn = Arc::new(Conn::new(worker.clone(), peer, tls.is_some(), place));
         let number = worker.next.fetch_add(1, Relaxed);
         worker.conns.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::downgrade(&conn));
+        worker.placing.fetch_sub(1, Relaxed);
         let (worker, tls) = (worker.clone(), tls.clone());
         tokio::spawn(async move {
             connection(conn, stream, peer, tls).await;

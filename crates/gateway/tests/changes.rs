@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -33,11 +33,12 @@ fn hang_up() {
 }
 
 /// Clients that ask without a pause, each on kept connections, until told to stop. A connection that the gateway closed
-/// after an answer is made anew; anything else that fails is counted.
+/// after an answer is made anew; anything else that fails is counted. HTTP/2 is spoken by h2 itself: above it, hyper's client
+/// has a queue that loses a request, without a word, if GOAWAY comes as it is put there.
 struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
-    clients: Vec<tokio::task::JoinHandle<usize>>,
+    clients: Vec<tokio::task::JoinHandle<Vec<String>>>,
 }
 
 impl Load {
@@ -57,47 +58,49 @@ impl Load {
                     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
                     in_time("a TLS handshake", tls.connect(name, stream)).await.unwrap()
                 };
-                let mut lost = 0;
+                let mut lost = Vec::new();
                 while !stop.load(SeqCst) {
                     let mut stream = connect().await;
+                    // Of this connection.
+                    let mut asked = 0;
                     if is_h1 {
                         loop {
                             let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-                            if in_time("a request to be taken", stream.write_all(request)).await.is_err() {
-                                lost += 1;
+                            if let Err(error) = in_time("a request to be taken", stream.write_all(request)).await {
+                                lost.push(format!("HTTP/1 client {number}, request {asked}: not taken: {error}"));
                                 break;
                             }
                             let answer = Answer::read(&mut stream).await;
                             if answer.status != 200 || !answer.whole {
-                                lost += 1;
+                                lost.push(format!("HTTP/1 client {number}, request {asked}: {answer:?}"));
                                 break;
                             }
+                            asked += 1;
                             answered.fetch_add(1, SeqCst);
                             if answer.field("connection") == Some("close") || stop.load(SeqCst) {
                                 break;
                             }
                         }
                     } else {
-                        let io = hyper_util::rt::TokioIo::new(stream);
-                        let executor = hyper_util::rt::TokioExecutor::new();
-                        let handshake = hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(executor, io);
+                        let handshake = h2::client::handshake(stream);
                         let (mut client, connection) = in_time("an HTTP/2 handshake", handshake).await.unwrap();
                         tokio::spawn(connection);
-                        while in_time("a ready connection", client.ready()).await.is_ok() && !stop.load(SeqCst) {
-                            let answer = client.try_send_request(get("https://localhost/"));
-                            match in_time("the head of an HTTP/2 answer", answer).await {
-                                Ok(response) => {
-                                    let status = response.status();
-                                    let body = in_time("the body of an HTTP/2 answer", response.into_body().collect());
-                                    let whole = body.await.is_ok() && status == 200;
-                                    if whole { _ = answered.fetch_add(1, SeqCst) } else { lost += 1 }
-                                }
-                                // GOAWAY says that this one was not taken: HTTP/2 clients send it again by themselves.
-                                Err(mut error) => {
-                                    lost += usize::from(error.take_message().is_none() && !is_refused(error.error()));
+                        while let Ok(ready) = in_time("a ready connection", client.ready()).await
+                            && !stop.load(SeqCst)
+                        {
+                            client = ready;
+                            let request = http::Request::get("https://localhost/").body(()).unwrap();
+                            // Not sent: GOAWAY has come.
+                            let Ok((answer, _)) = client.send_request(request, true) else { break };
+                            match in_time("an HTTP/2 answer", whole(answer)).await {
+                                Ok(http::StatusCode::OK) => _ = answered.fetch_add(1, SeqCst),
+                                Err(error) if is_refused(&error) => break,
+                                other => {
+                                    lost.push(format!("HTTP/2 client {number}, request {asked}: {other:?}"));
                                     break;
                                 }
                             }
+                            asked += 1;
                         }
                     }
                 }
@@ -112,12 +115,12 @@ impl Load {
         wait_until("more answers", async || (self.answered.load(SeqCst) >= before + than).then_some(())).await;
     }
 
-    /// How many were answered and lost.
-    async fn end(self) -> (usize, usize) {
+    /// How many were answered, and what became of those that were not.
+    async fn end(self) -> (usize, Vec<String>) {
         self.stop.store(true, SeqCst);
-        let mut lost = 0;
+        let mut lost = Vec::new();
         for client in self.clients {
-            lost += client.await.unwrap();
+            lost.extend(client.await.unwrap());
         }
         (self.answered.load(SeqCst), lost)
     }
@@ -128,10 +131,21 @@ async fn in_time<T>(what: &str, wait: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("waited 20 s for {what}"))
 }
 
-/// A stream that the server said it has not processed.
-fn is_refused(error: &hyper::Error) -> bool {
-    let text = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    error.is_canceled() || text.contains("refused")
+/// Reads an HTTP/2 answer to its end.
+async fn whole(answer: h2::client::ResponseFuture) -> Result<http::StatusCode, h2::Error> {
+    let answer = answer.await?;
+    let (status, mut body) = (answer.status(), answer.into_body());
+    while let Some(part) = body.data().await {
+        let length = part?.len();
+        body.flow_control().release_capacity(length)?;
+    }
+    Ok(status)
+}
+
+/// Whether the gateway has said that it did not take this request: its stream has a number above the last that GOAWAY
+/// says is served. HTTP/2 clients send such a one again by themselves; streams below get their answer, or another error.
+fn is_refused(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -162,8 +176,8 @@ async fn changing_routes_under_load_drops_no_request_and_no_connection() {
         assert_eq!(text(ask(&mut kept, get("/")).await).await, "two");
     }
     let (answered, lost) = load.end().await;
-    assert_eq!(lost, 0, "of {answered}");
-    println!("route change under load: {answered} answered, {lost} lost");
+    assert!(lost.is_empty(), "of {answered}: {lost:#?}");
+    println!("route change under load: {answered} answered, none lost");
     edge.stop().await;
 }
 
@@ -172,18 +186,22 @@ async fn draining_and_starting_again_under_load_drops_no_request() {
     let config = config(&[("/", "web")], &[("web", &[named("web").await])]);
     let mut edge = Edge::start(config.clone());
     let load = Load::start(&edge, 6, 2);
+    let mut lines = Vec::new();
     for _ in 0..3 {
         load.more(100).await;
         // New connections wait in the backlog of the kept sockets meanwhile.
         let (kept, pem) = (edge.kept.iter().map(|l| l.try_clone().unwrap()).collect(), edge.pem.clone());
-        edge.stop().await;
+        lines.extend(edge.stop().await);
         edge = Edge::start_on(config.clone(), kept, pem, Log::default());
     }
     load.more(100).await;
     let (answered, lost) = load.end().await;
-    assert_eq!(lost, 0, "of {answered}");
-    println!("three restarts under load: {answered} answered, {lost} lost");
-    edge.stop().await;
+    assert!(lost.is_empty(), "of {answered}: {lost:#?}");
+    lines.extend(edge.stop().await);
+    // What the gateways say of it: each request that one of them took was answered, and its answer has arrived.
+    lines.retain(|line| line["status"] != 200 || line.get("note").is_some());
+    assert!(lines.is_empty(), "not answered in full: {lines:#?}");
+    println!("three restarts under load: {answered} answered, none lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,7 +79,9 @@ async fn a_target_that_refuses_is_passed_over_and_nobody_notices() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_target_the_answer_is_a_page_and_not_silence() {
-    let edge = Edge::start(config(&[("/", "web"), ("/none", "none")], &[("web", &[nobody()]), ("none", &[])]));
+    let mut config = config(&[("/", "web"), ("/none", "none")], &[("web", &[nobody()]), ("none", &[])]);
+    config.limits.hold_ms = 0;
+    let edge = Edge::start(config);
     let first = edge.raw(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\n\r\n").await;
     assert_eq!(first.status, 502);
     assert!(first.text().contains("<h1>Bad Gateway</h1>") && !first.text().contains("127.0.0.1"), "{}", first.text());

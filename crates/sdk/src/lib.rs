@@ -8,9 +8,10 @@
 //! - [`migrations`]: ordered SQL files, applied once, guarded by a lock and by checksums.
 //! - [`oidc`]: sign-in as a relying party (code flow, PKCE, ID tokens checked by the issuer's keys).
 //! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.
+//! - [`serve`]: HTTP on a listener of the application's, with an end that drops no request.
 //! - [`https`]: the small HTTPS client that the others use.
 //!
-//! It never listens on anything, never starts a process and never writes a file.
+//! It never opens a listener, never starts a process and never writes a file.
 
 pub mod database;
 pub mod https;
@@ -18,10 +19,12 @@ pub mod migrations;
 pub mod oidc;
 pub mod seal;
 mod secret;
+mod serve;
 mod settings;
 pub mod telemetry;
 mod trust;
 
 pub use secret::Secret;
+pub use serve::serve;
 pub use settings::{Settings, SettingsError};
 pub use trust::{Trust, TrustError};

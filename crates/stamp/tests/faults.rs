@@ -2,9 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::io::Write as _;
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use testkit::{As, Stage};
+use api::{client::Client, supervisor::Status};
+use bytes::Bytes;
+use testkit::{As, Stage, wait_until};
 
 const STAMP: &str = env!("CARGO_BIN_EXE_stamp");
 const TIME_TRACKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../systems/time-tracker");
@@ -118,4 +127,71 @@ fn with_the_clone_gone_status_tells_and_a_killed_service_comes_back() {
         let new = status.resources[0].pids.iter().all(|p| !before.resources[0].pids.contains(p));
         if status.state == "ready" && new { Ok(()) } else { Err(format!("{status:?}")) }
     });
+}
+
+/// Asks in a loop, GET and POST in turn, until told to stop; what was not answered as the first time.
+fn load(client: &Client, stop: &AtomicBool, done: &AtomicU32) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut dropped = Vec::new();
+    // A stranger's API call is refused by the application itself, after it has read the body.
+    let turns = [("GET", "/health", 200), ("POST", "/api/v1/projects", 401)];
+    for (method, path, wanted) in turns.into_iter().cycle() {
+        if stop.load(Relaxed) {
+            return dropped;
+        }
+        let body = (method == "POST").then(|| ("application/json", Bytes::from_static(b"{}")));
+        match runtime.block_on(client.send(method, path, body)) {
+            Ok(answer) if answer.status.as_u16() == wanted => {}
+            Ok(answer) => dropped.push(format!("{method} {path}: {}", answer.status)),
+            Err(error) => dropped.push(format!("{method} {path}: {error:?}")),
+        }
+        done.fetch_add(1, Relaxed);
+    }
+    dropped
+}
+
+#[test]
+fn a_service_with_one_copy_is_replaced_under_load_and_no_request_is_dropped() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    service::tls::install_provider();
+    let folder = stage.scratch().join("time-tracker");
+    std::fs::create_dir(&folder).unwrap();
+    let manifest = std::fs::read_to_string(format!("{TIME_TRACKER}/system.toml")).unwrap();
+    let write = |environment: &str| {
+        let setting = format!("ASPNETCORE_ENVIRONMENT                = \"{environment}\"");
+        let changed = manifest.replace("ASPNETCORE_ENVIRONMENT                = \"Production\"", &setting);
+        assert!(changed.contains(&setting));
+        std::fs::write(folder.join("system.toml"), changed).unwrap();
+    };
+    write("Production");
+    let folder = folder.display().to_string();
+    stage.stamp(&["up", &folder]).ok();
+    let mut status = stage.ready("time-tracker", "dev");
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, stop, done) = (stage.client(&status, &status.urls["edge"]), stop.clone(), done.clone());
+            std::thread::spawn(move || load(&client, &stop, &done))
+        })
+        .collect();
+    let more = |count: u32| {
+        let goal = done.load(Relaxed) + count;
+        wait_until("more requests", Duration::from_secs(60), || {
+            let now = done.load(Relaxed);
+            if now >= goal { Ok(()) } else { Err(format!("{now} of {goal}")) }
+        });
+    };
+    let pid = |status: &Status| status.resources.iter().find(|r| r.name == "service.web").unwrap().pids[1];
+    for environment in ["Staging", "Production", "Staging"] {
+        more(100);
+        write(environment);
+        stage.stamp(&["up", &folder]).ok();
+        let now = stage.ready("time-tracker", "dev");
+        assert_ne!(pid(&status), pid(&now), "replaced");
+        status = now;
+    }
+    more(100);
+    stop.store(true, Relaxed);
+    let dropped: Vec<String> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    assert!(dropped.is_empty(), "of {}: {dropped:#?}", done.load(Relaxed));
 }

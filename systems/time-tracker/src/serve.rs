@@ -53,20 +53,11 @@ pub async fn run(settings: &Settings) -> Result<(), ServeError> {
     let address = listener.local_addr().unwrap_or(address);
     tracing::info!(%address, "listening");
     let tidy = tokio::spawn(tidy(app.clone()));
-    let (told, mut stopping) = tokio::sync::watch::channel(false);
-    let server = axum::serve(listener, routes::router(app)).with_graceful_shutdown(async move {
+    let end = async {
         asked().await;
         tracing::info!("stopping: no new connections");
-        let _ = told.send(true);
-    });
-    let late = async {
-        let _ = stopping.changed().await;
-        tokio::time::sleep(DRAIN).await;
     };
-    let result = tokio::select! {
-        result = async { server.await } => result.map_err(ServeError::Serve),
-        () = late => Ok(()),
-    };
+    let result = sdk::serve(listener, routes::router(app), end, DRAIN).await.map_err(ServeError::Serve);
     tidy.abort();
     result
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod database;
+mod serve;
 mod sign_in;
 mod support;
 mod telemetry;
