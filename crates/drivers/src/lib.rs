@@ -116,8 +116,13 @@ pub trait Driver: Send + Sync {
     /// Starts a workload and returns once it has been started (not once it is ready).
     fn place(&self, placement: Placement) -> Result<Placed, Error>;
 
+    /// The process with this number, if it runs.
+    fn identify(&self, pid: u32) -> Option<ProcessId>;
+
     /// Whether this very process still runs.
-    fn runs(&self, id: ProcessId) -> bool;
+    fn runs(&self, id: ProcessId) -> bool {
+        self.identify(id.pid) == Some(id)
+    }
 
     /// Every process of the workload, however far it has strayed from its shim.
     fn processes(&self, mark: &str, user: Option<u32>) -> Vec<u32>;

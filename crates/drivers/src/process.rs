@@ -220,8 +220,8 @@ impl Driver for Process {
         Ok(Placed { id, missing, child: None })
     }
 
-    fn runs(&self, id: ProcessId) -> bool {
-        proc::runs(id)
+    fn identify(&self, pid: u32) -> Option<ProcessId> {
+        proc::identify(pid)
     }
 
     fn processes(&self, mark: &str, user: Option<u32>) -> Vec<u32> {

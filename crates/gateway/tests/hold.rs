@@ -58,7 +58,8 @@ impl Application {
         let accepting = tokio::spawn({
             let (this, connections, mut end) = (self.clone(), connections.clone(), ending.subscribe());
             async move {
-                let serve = |stream| connections.lock().unwrap().push(tokio::spawn(this.clone().serve(stream, end.clone())));
+                let serve =
+                    |stream| connections.lock().unwrap().push(tokio::spawn(this.clone().serve(stream, end.clone())));
                 let mut asked = end.clone();
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 loop {

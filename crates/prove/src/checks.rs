@@ -77,7 +77,7 @@ catalogue! {
     looks "database_version" database::version: "SHOW server_version.";
     looks "tables_by_app" database::tables_by_app: "The database is PostgreSQL and holds what the application recorded.";
     looks "migrations_once" database::migrations_once: "The history of migrations is filled, and the serving role cannot change the schema.";
-    looks "connections" database::connections: "So many connections are open at once and each answers; one more than the limit is refused in a defined way.";
+    acts "connections" database::connections: "So many connections are open at once and each answers; one more than the limit is refused in a defined way.";
     looks "own_database" database::own_database: "What is written in one stamp is not in another, and the application of one cannot log in to the database of the other.";
     looks "encrypted_at_rest" database::encrypted_at_rest: "The file system under the data is encrypted.";
     acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back.";

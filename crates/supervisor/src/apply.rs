@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use api::{
@@ -27,6 +27,9 @@ use crate::{
     secrets,
     stamp::{Ground, Work},
 };
+
+/// The entry looks at each service once a second ([`crate::compose`]), with a limit of two.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything that the steps of one plan stand on.
 pub struct Scene {
@@ -98,7 +101,10 @@ async fn one(ground: Arc<Ground>, scene: Arc<Scene>, step: Step, work: Work) -> 
     work.feed.tell(Event::Step { id: id.clone(), state: StepState::Running, milliseconds: 0, note: String::new() });
     let result: Result<Done, Error> = async {
         ground.journal.step(&system, &stamp, &id, "begun", ground.clock.now_ms(), "")?;
-        let done = act(&ground, &scene, &step, &work, started).await?;
+        let mut done = act(&ground, &scene, &step, &work, started).await?;
+        if ground.seams.twice {
+            done = act(&ground, &scene, &step, &work, started).await?;
+        }
         ground.journal.step(&system, &stamp, &id, "done", ground.clock.now_ms(), &done.note)?;
         Ok(done)
     }
@@ -128,30 +134,34 @@ async fn act(
             let replace = matches!(step.act, Act::Replace { .. });
             let missing = placed(ground, scene, workload, replace).await?;
             let composed = find(scene, workload)?;
-            ready::wait(&scene.layout, workload, &composed.ready, note).await?;
+            ready::wait(&scene.layout, composed, note).await?;
             Ok(Done { note: ready_note(scene, composed).await, missing })
         }
         Act::Await { workload } => {
+            let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
+            blocking(move || place::adopt(&ground, &scene2.layout, &name)).await?;
             let composed = find(scene, workload)?;
-            ready::wait(&scene.layout, workload, &composed.ready, note).await?;
+            ready::wait(&scene.layout, composed, note).await?;
             Ok(Done { note: "ran already".into(), ..Done::default() })
         }
         Act::Reload { workload } => {
             let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
             blocking(move || place::reload(&ground, &scene2.layout, find(&scene2, &name)?)).await?;
             let composed = find(scene, workload)?;
-            ready::wait(&scene.layout, workload, &composed.ready, note).await?;
+            ready::wait(&scene.layout, composed, note).await?;
             Ok(Done { note: "took up its new configuration".into(), ..Done::default() })
         }
         Act::Secrets { vault } => {
             let Some(Resource::Vault(declared)) = scene.system.resources.get(vault) else { return Ok(Done::default()) };
-            let note = secrets::ensure(&scene.layout, &scene.authority, &scene.system, vault, declared).await?;
+            let note = secrets::ensure(ground, &scene.layout, &scene.authority, &scene.system, vault, declared).await?;
             Ok(Done { note, ..Done::default() })
         }
         Act::Migrate { service } => migrate(ground, scene, service, note).await,
         Act::FirstPerson { identity } => first_person(ground, scene, identity).await,
         Act::Open { edge } => {
-            ready::open(&scene.layout, &edge.to_string(), note).await?;
+            // As long as the slowest of the services behind it may take, and it sees them a moment later.
+            let slowest = scene.system.services().map(|(_, service)| service.start_within).max().unwrap_or_default();
+            ready::open(&scene.layout, &edge.to_string(), slowest + SEEN_WITHIN, note).await?;
             Ok(Done { note: scene.layout.url(edge)?, ..Done::default() })
         }
         Act::Remove { workload } => {
@@ -199,7 +209,7 @@ async fn migrate(
         }
     };
     blocking(place_one).await?;
-    let waited = ready::wait(&scene.layout, &workload, &composed.ready, note).await;
+    let waited = ready::wait(&scene.layout, composed, note).await;
     let stopped = {
         let (ground, scene, workload) = (ground.clone(), scene.clone(), workload.clone());
         blocking(move || place::stop(&ground, &scene.layout, &workload)).await
@@ -220,10 +230,11 @@ async fn first_person(ground: &Arc<Ground>, scene: &Arc<Scene>, identity: &Resou
     let groups = declared.admin_group.iter().cloned().collect();
     let request = UserRequest { email: people::FIRST_ADMIN.into(), name: "Administrator".into(), groups };
     let answer = people::invite(&scene.layout, identity, &request).await?;
-    ground.journal.set_fact(&scene.row.system, &scene.row.stamp, "first-person", people::FIRST_ADMIN)?;
+    // The link goes first: once the person is written down, nobody asks for another link.
     if let Some(link) = answer.link {
         ground.journal.set_fact(&scene.row.system, &scene.row.stamp, people::LINK, &link)?;
     }
+    ground.journal.set_fact(&scene.row.system, &scene.row.stamp, "first-person", people::FIRST_ADMIN)?;
     Ok(Done { note: people::FIRST_ADMIN.into(), ..Done::default() })
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use api::{
@@ -36,6 +37,11 @@ const OWN_CONNECTIONS: u32 = 5;
 /// The shim puts the workload's ingestion key in place of this text.
 const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
+/// A role is ready in well under a second; one that is not by then will not be.
+const ROLE_WITHIN: Duration = Duration::from_secs(60);
+/// A migration of a large table takes its time, and what it does is not undone by waiting less long.
+const MIGRATION_WITHIN: Duration = Duration::from_secs(3600);
+
 /// Everything a workload is placed with, but for keys.
 pub struct Composed {
     pub workload: String,
@@ -51,6 +57,8 @@ pub struct Composed {
     pub tls_names: Vec<String>,
     pub limits: drivers::Limits,
     pub ready: Ready,
+    /// How long it may take until it is.
+    pub start_within: Duration,
     /// A new role file is taken up by SIGHUP.
     pub reloads: bool,
     /// The engine's `bin` and the template its data begins as.
@@ -168,6 +176,7 @@ impl Composer<'_> {
             tls_names: Vec::new(),
             limits: drivers::Limits::default(),
             ready: Ready::Done,
+            start_within: MIGRATION_WITHIN,
             reloads: false,
             template: None,
         }))
@@ -216,6 +225,7 @@ impl Composer<'_> {
             tls_names: Vec::new(),
             limits: self.limits(&Resource::Service(service.clone())),
             ready,
+            start_within: service.start_within,
             reloads: false,
             template: None,
         })
@@ -291,6 +301,7 @@ impl Composer<'_> {
             tls_names,
             limits,
             ready: Ready::Control,
+            start_within: ROLE_WITHIN,
             // A clock is set once, at the start.
             reloads: reloads && self.clock_offset_ms == 0,
             template: None,
@@ -645,6 +656,11 @@ impl Composer<'_> {
         let to = self.home.apps().join(name);
         if !to.exists() {
             let part = to.with_extension("part");
+            // What a cut copy left may hold files that are no longer there.
+            match std::fs::remove_dir_all(&part) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", part)(e)),
+                _ => {}
+            }
             crate::files::copy_folder(&from, &part).map_err(Error::file("copy", &from))?;
             std::fs::rename(&part, &to).map_err(Error::file("put in place", &to))?;
         }

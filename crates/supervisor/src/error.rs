@@ -34,8 +34,15 @@ pub enum Error {
         #[source]
         source: drivers::Error,
     },
-    #[error("{workload} did not become ready within {seconds} s: {awaited}")]
-    NotReady { workload: String, seconds: u64, awaited: String, tail: Vec<String> },
+    #[error("{workload} did not become ready within {} s; awaited: {awaited}", within.as_secs_f64())]
+    NotReady {
+        system: String,
+        stamp: String,
+        workload: String,
+        within: std::time::Duration,
+        awaited: String,
+        tail: Vec<String>,
+    },
     #[error("{workload} keeps ending: {how}")]
     KeepsEnding { workload: String, how: String, tail: Vec<String> },
     #[error("the migration of {service} failed with {how}")]
@@ -57,6 +64,8 @@ pub enum Error {
     NoAddresses,
     #[error("{0} was asked to stop before it was done")]
     Interrupted(String),
+    #[error("{system}/{stamp} is half removed, and the rest could not be removed: {why}")]
+    HalfRemoved { system: String, stamp: String, why: String },
     #[error("{what}")]
     Asked { what: String, hint: Option<String> },
     #[error("the supervisor is at fault: {0}")]
@@ -86,6 +95,7 @@ impl Error {
             Self::NoAddresses => "S0216",
             Self::Interrupted(_) => "S0217",
             Self::Asked { .. } => "S0218",
+            Self::HalfRemoved { .. } => "S0219",
             Self::Fault(_) => "S0299",
         }
     }
@@ -119,12 +129,26 @@ impl Error {
             Self::Place { source: drivers::Error::Listen { .. }, .. } => {
                 "end that process, or `stamp destroy` this stamp: a new one takes other addresses".into()
             }
-            Self::NotReady { workload, .. } | Self::KeepsEnding { workload, .. } => {
+            Self::NotReady { system, stamp, workload, .. } => {
+                let more = if workload.starts_with("service.") {
+                    let service = workload.split('+').next().unwrap_or(workload);
+                    format!("; if it needs longer, `start_within` of [{service}] in system.toml")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "it is left running: `stamp logs {system} {workload} --stamp {stamp}` and `stamp status {system} --stamp {stamp}` tell what it does{more}"
+                )
+            }
+            Self::KeepsEnding { workload, .. } => {
                 format!("look at `stamp logs` of {workload}")
             }
             Self::Migration { .. } => "nothing was switched over; mend the migration and run `stamp up` again".into(),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "make room on the disk; `stamp down` works on a full disk".into()
+            }
+            Self::HalfRemoved { system, stamp, .. } => {
+                format!("mend that, then `stamp destroy {system} --stamp {stamp}`")
             }
             Self::Interrupted(_) => "run the same command again".into(),
             Self::Asked { hint: Some(hint), .. } => hint.clone(),

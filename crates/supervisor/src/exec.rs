@@ -49,6 +49,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
         tls_names: Vec::new(),
         limits: drivers::Limits::default(),
         ready: Ready::Running,
+        start_within: std::time::Duration::ZERO,
         reloads: false,
         template: None,
     };

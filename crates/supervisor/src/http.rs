@@ -167,7 +167,7 @@ async fn set_secret(State(ground): Shared, Json(request): Json<SecretRequest>) -
         .into());
     };
     let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
-    let client = secrets::vault_client(&layout, &authority, &system, vault).await?;
+    let client = secrets::vault_client(&ground, &layout, &authority, &system, vault).await?;
     secrets::set(&client, vault, &request.name, &request.value).await?;
     Ok(Json(serde_json::json!({ "vault": vault.to_string(), "name": request.name })).into_response())
 }

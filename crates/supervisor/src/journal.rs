@@ -68,10 +68,15 @@ pub struct WorkloadRow {
     pub digest: String,
 }
 
+/// Asked before each write, in words such as `step start service.web done`: false, and it is not written. Only tests have
+/// one; to the supervisor it is the moment of its death.
+pub type Cut = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// The journal, shared.
 #[derive(Clone)]
 pub struct Journal {
     connection: Arc<Mutex<Connection>>,
+    cut: Option<Cut>,
 }
 
 impl Journal {
@@ -115,7 +120,21 @@ impl Journal {
                 COMMIT;",
             )?;
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), cut: None })
+    }
+
+    /// A journal that `cut` may end.
+    pub fn cut_by(mut self, cut: Option<Cut>) -> Self {
+        self.cut = cut;
+        self
+    }
+
+    /// The connection, for a write that is about to happen.
+    fn write(&self, what: impl FnOnce() -> String) -> Result<MutexGuard<'_, Connection>, Error> {
+        match &self.cut {
+            Some(cut) if !cut(&what()) => Err(Error::Fault("it was ended here, as asked".into())),
+            _ => Ok(self.lock()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -147,7 +166,7 @@ impl Journal {
     /// Writes what is wanted of a stamp; address block and tenant of one that is known stay as they are.
     pub fn want(&self, row: &StampRow) -> Result<(), Error> {
         let programs: Vec<String> = row.programs.iter().map(|p| p.display().to_string()).collect();
-        self.lock().execute(
+        self.write(|| format!("want {} {}", row.stamp, row.wanted.word()))?.execute(
             "INSERT INTO stamps (system, stamp, folder, manifest, programs, wanted, block, tenant)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (system, stamp) DO UPDATE SET folder = ?3, manifest = ?4, programs = ?5, wanted = ?6",
@@ -166,7 +185,7 @@ impl Journal {
     }
 
     pub fn set_wanted(&self, system: &str, stamp: &str, wanted: Wanted) -> Result<(), Error> {
-        self.lock().execute(
+        self.write(|| format!("want {stamp} {}", wanted.word()))?.execute(
             "UPDATE stamps SET wanted = ?3 WHERE system = ?1 AND stamp = ?2",
             params![system, stamp, wanted.word()],
         )?;
@@ -175,7 +194,7 @@ impl Journal {
 
     /// Forgets a stamp and all that belongs to it.
     pub fn forget(&self, system: &str, stamp: &str) -> Result<(), Error> {
-        let connection = self.lock();
+        let connection = self.write(|| format!("forget {stamp}"))?;
         connection.execute("DELETE FROM steps WHERE system = ?1 AND stamp = ?2", params![system, stamp])?;
         connection.execute("DELETE FROM stamps WHERE system = ?1 AND stamp = ?2", params![system, stamp])?;
         Ok(())
@@ -202,6 +221,11 @@ impl Journal {
         Ok(rows)
     }
 
+    /// One placed workload, as it is now.
+    pub fn workload(&self, system: &str, stamp: &str, workload: &str) -> Result<Option<WorkloadRow>, Error> {
+        Ok(self.workloads(system, stamp)?.into_iter().find(|row| row.workload == workload))
+    }
+
     /// Every user number in use, of all stamps.
     pub fn users(&self) -> Result<Vec<u32>, Error> {
         let connection = self.lock();
@@ -219,7 +243,7 @@ impl Journal {
         user: Option<u32>,
         host: u8,
     ) -> Result<(), Error> {
-        self.lock().execute(
+        self.write(|| format!("add {workload}"))?.execute(
             "INSERT INTO workloads (system, stamp, workload, user, host) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![system, stamp, workload, user, host],
         )?;
@@ -235,7 +259,7 @@ impl Journal {
         shim: Option<ProcessId>,
         digest: &str,
     ) -> Result<(), Error> {
-        self.lock().execute(
+        self.write(|| format!("placed {workload} {}", if shim.is_some() { "by number" } else { "by digest" }))?.execute(
             "UPDATE workloads SET pid = ?4, start_ticks = ?5, digest = ?6 WHERE system = ?1 AND stamp = ?2 AND workload = ?3",
             params![system, stamp, workload, shim.map(|s| s.pid), shim.map(|s| s.start_ticks as i64), digest],
         )?;
@@ -254,7 +278,7 @@ impl Journal {
     }
 
     pub fn drop_fact(&self, system: &str, stamp: &str, name: &str) -> Result<(), Error> {
-        self.lock().execute(
+        self.write(|| format!("drop {name}"))?.execute(
             "DELETE FROM facts WHERE system = ?1 AND stamp = ?2 AND name = ?3",
             params![system, stamp, name],
         )?;
@@ -262,7 +286,7 @@ impl Journal {
     }
 
     pub fn set_fact(&self, system: &str, stamp: &str, name: &str, value: &str) -> Result<(), Error> {
-        self.lock().execute(
+        self.write(|| format!("fact {name}"))?.execute(
             "INSERT INTO facts (system, stamp, name, value) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (system, stamp, name) DO UPDATE SET value = ?4",
             params![system, stamp, name, value],
@@ -280,7 +304,7 @@ impl Journal {
         at_ms: i64,
         note: &str,
     ) -> Result<(), Error> {
-        self.lock().execute(
+        self.write(|| format!("step {step} {state}"))?.execute(
             "INSERT INTO steps (system, stamp, step, state, at_ms, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![system, stamp, step, state, at_ms, note],
         )?;

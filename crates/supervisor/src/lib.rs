@@ -27,10 +27,14 @@ mod secrets;
 mod shims;
 mod stamp;
 mod status;
+mod supervisor;
 
 pub use error::Error;
 pub use files::{digest, keep};
 pub use home::Home;
+pub use journal::Cut;
 pub use places::Places;
 pub use reconcile::resolve;
 pub use run::run;
+pub use stamp::{Feed, Seams};
+pub use supervisor::Supervisor;

@@ -35,9 +35,9 @@ pub fn place(
     let wanted = digests(composed);
     if let Some(status) = shims::ask(&layout.shim_socket(workload), &Ask::Status) {
         // Placed by one that died before it wrote so down, or by an earlier self.
-        let row = layout.row(workload)?;
-        if row.digest == wanted
-            && let Some(id) = drivers::proc::identify(status.shim_pid)
+        let row = ground.journal.workload(&layout.system, &layout.stamp, workload)?;
+        if row.is_some_and(|row| row.digest == wanted)
+            && let Some(id) = ground.driver.identify(status.shim_pid)
         {
             ground.journal.placed(&layout.system, &layout.stamp, workload, Some(id), &wanted)?;
             return Ok(Vec::new());
@@ -114,12 +114,27 @@ pub fn write_files(ground: &Ground, layout: &Layout, composed: &Composed) -> Res
     Ok(())
 }
 
+/// Writes down which process a running workload is. One whose supervisor died between placing and writing is known by its
+/// socket alone, and its end would not be noticed.
+pub fn adopt(ground: &Ground, layout: &Layout, workload: &str) -> Result<(), Error> {
+    let row = layout.row(workload)?;
+    if row.shim.is_some_and(|id| ground.driver.runs(id)) {
+        return Ok(());
+    }
+    let status = shims::ask(&layout.shim_socket(workload), &Ask::Status);
+    let Some(id) = status.and_then(|s| ground.driver.identify(s.shim_pid)) else { return Ok(()) };
+    ground.journal.placed(&layout.system, &layout.stamp, workload, Some(id), &row.digest)
+}
+
 /// Hands a running role its new file.
 pub fn reload(ground: &Ground, layout: &Layout, composed: &Composed) -> Result<(), Error> {
     write_files(ground, layout, composed)?;
-    shims::ask(&layout.shim_socket(&composed.workload), &Ask::Reload);
-    let row = layout.row(&composed.workload)?;
-    ground.journal.placed(&layout.system, &layout.stamp, &composed.workload, row.shim, &digests(composed))
+    let status = shims::ask(&layout.shim_socket(&composed.workload), &Ask::Reload);
+    let shim = match status.and_then(|s| ground.driver.identify(s.shim_pid)) {
+        Some(id) => Some(id),
+        None => layout.row(&composed.workload)?.shim,
+    };
+    ground.journal.placed(&layout.system, &layout.stamp, &composed.workload, shim, &digests(composed))
 }
 
 /// The keys a workload is handed.
@@ -206,7 +221,7 @@ pub fn stop(ground: &Ground, layout: &Layout, workload: &str) -> Result<(), Erro
     let user = layout.user(workload);
     let mark = layout.mark(workload);
     if let Some(status) = shims::ask(&socket, &Ask::Stop) {
-        let shim = drivers::proc::identify(status.shim_pid);
+        let shim = ground.driver.identify(status.shim_pid);
         let grace = if workload.starts_with("postgres") { Duration::from_secs(60) } else { Duration::from_secs(10) };
         let until = Instant::now() + grace + SHIM_GRACE;
         while let Some(shim) = shim

@@ -7,21 +7,26 @@ use api::{
     shim::{Ask, ShimStatus, WorkloadState},
 };
 
-use crate::{Error, compose::Ready, layout::Layout, shims};
+use crate::{
+    Error,
+    compose::{Composed, Ready},
+    layout::Layout,
+    shims,
+};
 
-/// App Service gives a container 230 s by default (WEBSITES_CONTAINER_START_TIME_LIMIT); ours are processes.
-const LIMIT: Duration = Duration::from_secs(60);
 /// So many ends within the wait are a program that cannot run.
 const ENDS: u32 = 5;
 
-/// Resolves when the workload is ready; `note` is told what is awaited.
-pub async fn wait(layout: &Layout, workload: &str, ready: &Ready, mut note: impl FnMut(String)) -> Result<(), Error> {
+/// Resolves when the workload is ready, and fails if it is not in time; `note` is told what is awaited.
+pub async fn wait(layout: &Layout, composed: &Composed, mut note: impl FnMut(String)) -> Result<(), Error> {
+    let (workload, ready, within) = (composed.workload.as_str(), &composed.ready, composed.start_within);
     let started = Instant::now();
     let mut pause = Duration::from_millis(5);
     let mut told = Instant::now();
-    let ends_before = shim(layout, workload).await.map_or(0, |s| s.restarts);
+    let mut ends_before = None;
     loop {
         let status = shim(layout, workload).await;
+        let ends_before = *ends_before.get_or_insert_with(|| status.as_ref().map_or(0, |s| s.restarts));
         let awaited = match check(layout, workload, ready, status.as_ref()).await {
             Ok(()) => return Ok(()),
             Err(awaited) => awaited,
@@ -36,8 +41,10 @@ pub async fn wait(layout: &Layout, workload: &str, ready: &Ready, mut note: impl
                 return Err(Error::KeepsEnding { workload: workload.into(), how, tail: tail() });
             }
         }
-        if started.elapsed() > LIMIT {
-            return Err(Error::NotReady { workload: workload.into(), seconds: LIMIT.as_secs(), awaited, tail: tail() });
+        if started.elapsed() > within {
+            let tail = tail();
+            let (system, stamp) = (layout.system.clone(), layout.stamp.clone());
+            return Err(Error::NotReady { system, stamp, workload: workload.into(), within, awaited, tail });
         }
         if told.elapsed() > Duration::from_millis(500) {
             told = Instant::now();
@@ -99,8 +106,13 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
     }
 }
 
-/// Resolves when the entry sees a target of every upstream as healthy.
-pub async fn open(layout: &Layout, workload: &str, mut note: impl FnMut(String)) -> Result<(), Error> {
+/// Resolves when the entry sees a target of every upstream as healthy, and fails if it does not within `within`.
+pub async fn open(
+    layout: &Layout,
+    workload: &str,
+    within: Duration,
+    mut note: impl FnMut(String),
+) -> Result<(), Error> {
     let started = Instant::now();
     let mut told = Instant::now();
     let client = Client::unix(layout.control(workload)).timeout(Duration::from_secs(2));
@@ -119,13 +131,10 @@ pub async fn open(layout: &Layout, workload: &str, mut note: impl FnMut(String))
             }
             Err(e) => crate::error::chain(&e),
         };
-        if started.elapsed() > LIMIT {
-            return Err(Error::NotReady {
-                workload: workload.into(),
-                seconds: LIMIT.as_secs(),
-                awaited,
-                tail: Vec::new(),
-            });
+        if started.elapsed() > within {
+            let (system, stamp) = (layout.system.clone(), layout.stamp.clone());
+            let tail = Vec::new();
+            return Err(Error::NotReady { system, stamp, workload: workload.into(), within, awaited, tail });
         }
         if told.elapsed() > Duration::from_millis(500) {
             told = Instant::now();

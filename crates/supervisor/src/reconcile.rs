@@ -1,6 +1,7 @@
 //! The loop: what is wanted, what is seen, the plan between, and its carrying out.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, PoisonError},
     time::Instant,
 };
@@ -60,33 +61,51 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
     let what = What::Up(digest(
         format!("{}\n{}\n{}", request.manifest, request.folder.display(), request.clock_offset_ms).as_bytes(),
     ));
-    if let Some(current) = stamp.current() {
-        if current.what == what {
-            return Ok(current);
-        }
-        if !matches!(current.what, What::Up(_) | What::Mend) {
+    loop {
+        if let Some(current) = stamp.current() {
+            if current.what == what {
+                return Ok(current);
+            }
+            if matches!(current.what, What::Up(_) | What::Mend) {
+                // Another manifest: the newer wish wins.
+                current.cancel.ask();
+            }
             current.feed.end().await;
-        } else {
-            // Another manifest: the newer wish wins.
-            current.cancel.ask();
-            current.feed.end().await;
         }
-    }
-    let row = {
+        if ground.journal.stamp(&system.name, &request.stamp)?.is_some_and(|row| row.wanted == Wanted::Gone) {
+            // What a cut `destroy` left is half a stamp: nothing may be built on it.
+            finish_removal(ground, &system.name, &request.stamp).await?;
+        }
         let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        if stamp.current().is_some() {
+            // Somebody was quicker.
+            continue;
+        }
         let row = wanted_row(ground, &system, &request)?;
         ground.journal.want(&row)?;
         ground.journal.set_fact(&row.system, &row.stamp, CLOCK, &request.clock_offset_ms.to_string())?;
-        row
-    };
-    let work = stamp.begin(what);
-    tokio::spawn(carry_out(ground.clone(), row, work.clone()));
-    Ok(work)
+        let work = stamp.begin(what);
+        tokio::spawn(carry_out(ground.clone(), row, work.clone()));
+        return Ok(work);
+    }
+}
+
+async fn finish_removal(ground: &Arc<Ground>, system: &str, stamp: &str) -> Result<(), Error> {
+    let work = end(ground, StampRef { system: system.into(), stamp: stamp.into() }, true).await?;
+    match work.feed.end().await {
+        Some(Event::Failed(why)) => {
+            Err(Error::HalfRemoved { system: system.into(), stamp: stamp.into(), why: why.message })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Brings up again what the journal wants up: after a restart, or when something ended by itself.
 pub fn mend(ground: &Arc<Ground>, row: StampRow) -> Option<Work> {
     let stamp = ground.stamp(&row.system, &row.stamp);
+    let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
+    // Read anew: it may have been taken down since the caller looked.
+    let row = ground.journal.stamp(&row.system, &row.stamp).ok().flatten().filter(|row| row.wanted == Wanted::Up)?;
     if stamp.current().is_some() {
         return None;
     }
@@ -102,7 +121,8 @@ fn wanted_row(ground: &Ground, system: &System, request: &UpRequest) -> Result<S
         Some(row) => row.block,
         None => {
             let taken: Vec<u16> = known.iter().map(|r| r.block).collect();
-            layout::free_block(&ground.home, &system.name, &request.stamp, &taken)?
+            let busy = if ground.seams.alone { BTreeSet::new() } else { layout::listening_blocks() };
+            layout::free_block(&ground.home, &system.name, &request.stamp, &taken, &busy)?
         }
     };
     Ok(StampRow {
@@ -228,15 +248,25 @@ fn observe(ground: &Ground, scene: &Scene) -> Result<plan::Observed, Error> {
             observed.workloads.insert(composed.workload.clone(), seen);
         }
     }
-    for row in scene.layout.workloads() {
-        let known = scene.composed.iter().any(|c| c.workload == row.workload) || row.workload.ends_with(".migrate");
-        if !known && row.shim.is_some_and(|id| ground.driver.runs(id)) {
-            observed.workloads.insert(row.workload.clone(), plan::Seen::Changed);
-        }
-    }
     for (id, migration) in &scene.migrations {
         if ground.journal.fact(system, stamp, &format!("migrated/{id}"))?.as_deref() == Some(&migration.digest()) {
             observed.migrated.insert(id.clone());
+        }
+    }
+    for row in scene.layout.workloads() {
+        // A migration that is to run is ended by its own step; one that a cut `up` of another manifest left is not.
+        let runs_later = |(id, m): (&model::ResourceId, &crate::compose::Composed)| {
+            m.workload == row.workload && !observed.migrated.contains(id)
+        };
+        let known =
+            scene.composed.iter().any(|c| c.workload == row.workload) || scene.migrations.iter().any(runs_later);
+        // One that has ended is still to be struck out; one whose supervisor died before it wrote the process down runs.
+        let placed = || {
+            let mark = scene.layout.mark(&row.workload);
+            row.shim.is_some() || (!row.digest.is_empty() && !ground.driver.processes(&mark, row.user).is_empty())
+        };
+        if !known && placed() {
+            observed.workloads.insert(row.workload.clone(), plan::Seen::Changed);
         }
     }
     observed.first_person = ground.journal.fact(system, stamp, "first-person")?.is_some();
@@ -253,23 +283,30 @@ pub async fn end(ground: &Arc<Ground>, stamp: StampRef, destroy: bool) -> Result
     let no_stamp = || Error::NoStamp { system: stamp.system.clone(), stamp: stamp.stamp.clone() };
     let state = ground.stamp(&stamp.system, &stamp.stamp);
     let what = if destroy { What::Destroy } else { What::Down };
-    if let Some(current) = state.current() {
-        if current.what == what {
-            return Ok(current);
+    loop {
+        if let Some(current) = state.current() {
+            if current.what == what {
+                return Ok(current);
+            }
+            current.cancel.ask();
+            current.feed.end().await;
         }
-        current.cancel.ask();
-        current.feed.end().await;
+        let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.current().is_some() {
+            // Somebody was quicker.
+            continue;
+        }
+        let row = ground.journal.stamp(&stamp.system, &stamp.stamp)?.ok_or_else(no_stamp)?;
+        let wanted = if destroy { Wanted::Gone } else { Wanted::Down };
+        if ground.journal.set_wanted(&stamp.system, &stamp.stamp, wanted).is_err() {
+            // A full disk must not keep a stamp from being taken down.
+            let _ = std::fs::remove_file(ground.home.ballast());
+            ground.journal.set_wanted(&stamp.system, &stamp.stamp, wanted)?;
+        }
+        let work = state.begin(what);
+        tokio::spawn(take_down(ground.clone(), row, work.clone(), destroy));
+        return Ok(work);
     }
-    let row = ground.journal.stamp(&stamp.system, &stamp.stamp)?.ok_or_else(no_stamp)?;
-    let wanted = if destroy { Wanted::Gone } else { Wanted::Down };
-    if ground.journal.set_wanted(&stamp.system, &stamp.stamp, wanted).is_err() {
-        // A full disk must not keep a stamp from being taken down.
-        let _ = std::fs::remove_file(ground.home.ballast());
-        ground.journal.set_wanted(&stamp.system, &stamp.stamp, wanted)?;
-    }
-    let work = state.begin(what);
-    tokio::spawn(take_down(ground.clone(), row, work.clone(), destroy));
-    Ok(work)
 }
 
 async fn take_down(ground: Arc<Ground>, row: StampRow, work: Work, destroy: bool) {

@@ -7,10 +7,11 @@ use service::{Limits, Listener};
 
 use crate::{
     Error, Home, files, http,
-    journal::{Journal, StampRow, Wanted},
+    journal::{StampRow, Wanted},
     layout::Layout,
     reconcile, shims,
-    stamp::Ground,
+    stamp::{Ground, Seams},
+    supervisor::Supervisor,
 };
 
 /// How often every shim is looked at.
@@ -25,10 +26,10 @@ pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
         return Ok(());
     }
     let digest = files::digest(&std::fs::read(&stamp_binary).map_err(Error::file("read", &stamp_binary))?);
-    let journal = Journal::open(&home.journal())?;
     let machine = Machine::probe();
     let driver = Arc::new(Process::new(machine.clone()));
-    let ground = Arc::new(Ground::new(home.clone(), journal, driver, machine, stamp_binary, digest));
+    let supervisor = Supervisor::open(home.clone(), driver, machine, stamp_binary, digest, Seams::default())?;
+    let ground = supervisor.ground().clone();
     ground.shutdown.on_signals().map_err(Error::file("watch signals for", home.root()))?;
     let socket = drivers::sockets::unix(&home.socket(), None)
         .map_err(|source| Error::Place { workload: "the supervisor".into(), source })?;
@@ -63,7 +64,7 @@ async fn watch(ground: Arc<Ground>) {
     }
 }
 
-async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
+pub async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
     let state = ground.stamp(&row.system, &row.stamp);
     if state.current().is_some() {
         return;

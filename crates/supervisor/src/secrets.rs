@@ -13,15 +13,19 @@ use model::{
     resource::{ConnectionFormat, DatabaseRight, SecretOrigin, Vault},
 };
 
-use crate::{Error, authority::Authority, compose::OPERATOR, layout::Layout, place::ingest_key};
+use crate::{Error, authority::Authority, compose::OPERATOR, layout::Layout, place::ingest_key, stamp::Ground};
 
 /// A client of a vault, with the operator's token.
 pub async fn vault_client(
+    ground: &Ground,
     layout: &Layout,
     authority: &Authority,
     system: &System,
     vault: &ResourceId,
 ) -> Result<Client, Error> {
+    if ground.seams.sockets {
+        return Ok(Client::unix(layout.control(&vault.to_string())));
+    }
     let tls = api::client::trust(authority.ca_pem.as_bytes()).map_err(|e| Error::Fault(e.to_string()))?;
     let hosts = Arc::new(layout.hosts(system)?);
     let base = |text: String| text.parse().map_err(|_| Error::Fault(format!("{text} is not a URL")));
@@ -92,13 +96,14 @@ pub async fn set(client: &Client, vault: &ResourceId, name: &str, value: &Secret
 
 /// Brings every declared secret of a vault into being. Run twice, it changes nothing.
 pub async fn ensure(
+    ground: &Ground,
     layout: &Layout,
     authority: &Authority,
     system: &System,
     id: &ResourceId,
     vault: &Vault,
 ) -> Result<String, Error> {
-    let client = vault_client(layout, authority, system, id).await?;
+    let client = vault_client(ground, layout, authority, system, id).await?;
     let there = names(&client, id).await?;
     let mut made = 0;
     let mut asked = Vec::new();

@@ -12,10 +12,26 @@ use drivers::probe::Machine;
 use service::{Clock, Shutdown};
 use tokio::sync::watch;
 
-use crate::{Home, journal::Journal};
+use crate::{
+    Home,
+    journal::{Cut, Journal},
+};
 
 /// How long a stamp that could not be mended is left alone.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// What only tests change.
+#[derive(Clone, Default)]
+pub struct Seams {
+    /// Ends the journal, and with it all that the supervisor does, at some write.
+    pub cut: Option<Cut>,
+    /// Vault and identity are called on their control sockets, without TLS and without a token.
+    pub sockets: bool,
+    /// Nobody else's addresses are looked for: a machine's table of connections may take milliseconds to read.
+    pub alone: bool,
+    /// Every step is carried out twice.
+    pub twice: bool,
+}
 
 /// What stands still while the supervisor lives.
 pub struct Ground {
@@ -28,10 +44,12 @@ pub struct Ground {
     pub binary_digest: String,
     pub clock: Clock,
     pub shutdown: Shutdown,
-    /// Held while users and addresses are given: two stamps that look at once would take the same.
+    /// Held while users and addresses are given, and while a wish is written down and its work begun: two that look at once
+    /// would take the same.
     pub settling: Mutex<()>,
     /// Held while a database template is made: the stamps that wait then find it.
     pub templates: Mutex<()>,
+    pub seams: Seams,
     stamps: Mutex<HashMap<(String, String), Arc<Stamp>>>,
 }
 
@@ -43,10 +61,12 @@ impl Ground {
         machine: Machine,
         stamp_binary: PathBuf,
         digest: String,
+        seams: Seams,
     ) -> Self {
         Self {
             home,
-            journal,
+            journal: journal.cut_by(seams.cut.clone()),
+            seams,
             driver,
             machine,
             stamp_binary,

@@ -26,18 +26,25 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
     let mut all_ready = true;
     for one in &composed {
         let shim = ready::shim(&layout, &one.workload).await;
+        let mut awaited = None;
         let state = match &shim {
             None => "stopped".to_owned(),
             Some(status) => match ready::check(&layout, &one.workload, &one.ready, Some(status)).await {
                 Ok(()) => "ready".into(),
                 Err(_) if status.state == WorkloadState::BackOff => "restarting".into(),
-                Err(_) => "starting".into(),
+                Err(what) => {
+                    awaited = Some(what);
+                    "starting".into()
+                }
             },
         };
         all_ready &= state == "ready";
         let mut note = shim.as_ref().and_then(|s| s.trouble.clone()).unwrap_or_default();
         if let Some(status) = shim.as_ref().filter(|s| s.restarts > 0 && note.is_empty() && s.last_exit.is_some()) {
             note = format!("ended before with {}", ready::how(status));
+        }
+        if let Some(awaited) = awaited.filter(|_| note.is_empty()) {
+            note = format!("awaited: {awaited}");
         }
         let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
         let port = match (&one.ready, one.listeners.first()) {

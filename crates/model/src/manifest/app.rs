@@ -45,6 +45,7 @@ pub(crate) fn service(r: &Reader<'_>, id: &ResourceId, node: &Node, sizes: &BTre
         env: r.env(node),
         migrate: node.get("migrate").map(|m| migrate(r, m)),
         limits,
+        start_within: r.duration(node, "start_within").unwrap_or(MINUTE),
         stop_grace: r.duration(node, "stop_grace").unwrap_or(MINUTE / 2),
         unresolved: unresolved(r, node),
         mounts: mounts(r, node),

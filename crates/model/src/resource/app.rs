@@ -30,6 +30,8 @@ pub struct Service {
     pub env: BTreeMap<String, Value>,
     pub migrate: Option<Migrate>,
     pub limits: Limits,
+    /// How long it may take to become healthy once started.
+    pub start_within: Duration,
     pub stop_grace: Duration,
     pub unresolved: Unresolved,
     pub mounts: Vec<Mount>,

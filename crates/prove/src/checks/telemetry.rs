@@ -62,7 +62,8 @@ pub async fn logs_of(lab: &Lab, on: &str, c: &Call) -> Seen {
     let begun = now_ns() - 1_000_000_000;
     let mark = format!("mark_{}", uuid::Uuid::new_v4().simple());
     let ask = Ask::Sql { variable: c.argument(1, "").into(), statements: vec![format!("SELECT 1 AS {mark}")] };
-    site.inside(c.argument(0, "web"), &[ask]).await?;
+    let saw = site.inside(c.argument(0, "web"), &[ask]).await?;
+    must!(matches!(saw.first(), Some(Saw::Sql(_))), "the query with the mark: {saw:?}");
     site.signed_in(&["user"]).await?;
     let sql = format!(
         "SELECT source, count(*), max(CASE WHEN body LIKE '%{mark}%' THEN 1 ELSE 0 END) FROM logs \
@@ -351,7 +352,8 @@ pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let mark = format!("mark_{}", uuid::Uuid::new_v4().simple());
     let ask = Ask::Sql { variable: c.argument(2, "").into(), statements: vec![format!("SELECT 1 AS {mark}")] };
-    site.inside(c.argument(1, "web"), &[ask]).await?;
+    let saw = site.inside(c.argument(1, "web"), &[ask]).await?;
+    must!(matches!(saw.first(), Some(Saw::Sql(_))), "the query with the mark: {saw:?}");
     let sql = format!("SELECT count(*) FROM logs WHERE body LIKE '%{mark}%'");
     site.query_until("the line", &sql, |rows| number(&rows[0][0]) > 0).await?;
     let ask = |site: &Site, sql: &str| {
