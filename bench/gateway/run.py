@@ -3,6 +3,8 @@
 
     bench/gateway/run.py --gateway target/release/examples/alone [--rounds 5] [--seconds 5]
 
+`--only gateway,gateway-spans` compares the gateway with itself when it also sends a span a request over TLS.
+
 Needs nginx, haproxy, wrk and openssl on PATH. Each round measures every proxy once, in an order that rotates, so that a
 machine that slows down slows all of them. Each proxy is one worker, pinned to the first CPU; load and upstream (an nginx
 that sends a fixed body) share the other CPUs. The figure is CPU time of the proxy (utime + stime of its processes from
@@ -129,13 +131,16 @@ def main():
         for size in (1, 64):
             with open(f"{folder}/{size}k", "wb") as f:
                 f.write(b"x" * size * 1024)
-        upstream = free_port()
+        upstream, receiver = free_port(), free_port()
         with open(f"{folder}/upstream.conf", "w") as f:
             f.write(f"daemon off; pid {folder}/up.pid; error_log stderr error; worker_processes 1;\n"
                     f"events {{ worker_connections 4096; }}\nhttp {{ access_log off; sendfile on; tcp_nopush on;"
                     f" open_file_cache max=8; keepalive_requests 100000000; root {folder};"
                     + "".join(f" {n}_temp_path {folder}/up-{n};" for n in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
-                    + f" server {{ listen 127.0.0.1:{upstream}; }} }}\n")
+                    + f" client_max_body_size 64m; server {{ listen 127.0.0.1:{upstream}; }}"
+                    # Takes spans, and says so.
+                    + f" server {{ listen 127.0.0.1:{receiver} ssl; ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem;"
+                    + " location / { return 200; } } }\n")
         os.chmod(folder, 0o755)
         running.append(start(["nginx", "-c", f"{folder}/upstream.conf"], other_cpus, upstream, subprocess.DEVNULL))
 
@@ -151,7 +156,9 @@ def main():
                            "upstreams": {"app": {"targets": [f"127.0.0.1:{upstream}"]}},
                            "limits": {"idle_upstream": 128, "drain_ms": 1000}},
             }
-            path = f"{folder}/gateway.json"
+            if name == "gateway-spans":
+                config["config"]["telemetry"] = f"https://127.0.0.1:{receiver}/"
+            path = f"{folder}/{name}.json"
             json.dump(config, open(path, "w"))
             return [options.gateway, path, f"{folder}/cert.pem", f"{folder}/key.pem", f"127.0.0.1:{port}"]
 
@@ -174,13 +181,13 @@ def main():
                         figure = {"round": round_number, "proxy": name, "kib": size, "requests": requests, "rate": rate,
                                   "p99": p99, "us": (user + system) * 1e6 / requests, "user_us": user * 1e6 / requests, "rss_mib": rss_mib(process.pid)}
                         figures.append(figure)
-                        print("{round} {proxy:8} {kib:2} KiB {rate:9.0f}/s  p99 {p99:>8}  {us:6.1f} us (user {user_us:5.1f})  {rss_mib:5.1f} MiB".format(**figure),
+                        print("{round} {proxy:13} {kib:2} KiB {rate:9.0f}/s  p99 {p99:>8}  {us:6.1f} us (user {user_us:5.1f})  {rss_mib:5.1f} MiB".format(**figure),
                               file=sys.stderr, flush=True)
                         running.remove(process)
                         stop(process)
         if options.json:
             json.dump(figures, open(options.json, "w"), indent=1)
-        print(f"{'':10} {'KiB':>4} {'CPU us a request':>17} {'of it user':>11} {'by nginx':>9} {'range':>15} {'requests/s':>11} {'RSS MiB':>8}")
+        print(f"{'':13} {'KiB':>4} {'CPU us a request':>17} {'of it user':>11} {'by nginx':>9} {'range':>15} {'requests/s':>11} {'RSS MiB':>8}")
         for size in sizes:
             def of(name, key):
                 return [f[key] for f in figures if f["proxy"] == name and f["kib"] == size]
@@ -190,7 +197,7 @@ def main():
                 pairs = [a / b for a, b in zip(us, of("nginx", "us"))] if "nginx" in names else []
                 ratio = f"{statistics.median(pairs):.2f}" if pairs else "-"
                 spread = f"{min(us):.1f}-{max(us):.1f}"
-                print(f"{name:10} {size:4} {statistics.median(us):17.1f} {statistics.median(of(name, 'user_us')):11.1f} {ratio:>9} {spread:>15}"
+                print(f"{name:13} {size:4} {statistics.median(us):17.1f} {statistics.median(of(name, 'user_us')):11.1f} {ratio:>9} {spread:>15}"
                       f" {statistics.median(of(name, 'rate')):11.0f} {statistics.median(of(name, 'rss_mib')):8.1f}")
     finally:
         for process in reversed(running):

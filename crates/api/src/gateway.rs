@@ -25,6 +25,10 @@ pub struct GatewayConfig {
     /// most 4. Read at the start only.
     #[serde(default)]
     pub workers: usize,
+    /// Base URL of the telemetry role, for a span a request; the ingestion key is handed over as a secret. None: no spans.
+    /// Read at the start only.
+    #[serde(default)]
+    pub telemetry: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]

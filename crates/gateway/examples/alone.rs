@@ -16,6 +16,10 @@ fn main() -> anyhow::Result<()> {
     context.config_path = config.into();
     context.secrets.insert(secret::TLS_CERT, Secret::new(read(cert)?));
     context.secrets.insert(secret::TLS_KEY, Secret::new(read(key)?));
+    if file.config.telemetry.is_some() {
+        context.secrets.insert(secret::INGEST_KEY, Secret::new("bench"));
+        context.ca_pem = read(&file.context.ca.display().to_string())?.into_bytes();
+    }
     let listener = std::net::TcpListener::bind(address).with_context(|| format!("could not listen on {address}"))?;
     context.listeners.insert("https", service::Listener::Tcp(listener));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     access::Line,
+    spans::Span,
     target::{Target, now_ms},
     trace::Trace,
     worker::Worker,
@@ -158,6 +159,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let took = self.started.elapsed();
         let host = self.host.as_ref().and_then(|h| h.to_str().ok()).unwrap_or_default();
         self.conn.worker.gateway.log.append(&Line {
             method: self.method.as_str(),
@@ -171,12 +173,27 @@ impl Drop for Record {
             status: self.status,
             bytes: self.bytes,
             received: self.received.as_ref().map_or(0, |r| r.bytes.load(Relaxed)),
-            microseconds: self.started.elapsed().as_micros() as u64,
+            microseconds: took.as_micros() as u64,
             upstream: self.target.as_ref().map_or("", |t| t.label.as_str()),
             trace: self.trace.id(),
             client: self.conn.client(),
             note: self.note,
         });
+        if let Some(spans) = self.conn.worker.gateway.spans.as_ref().filter(|_| self.trace.is_sampled()) {
+            spans.append(Span {
+                trace: self.trace.clone(),
+                started: self.started,
+                took,
+                method: std::mem::take(&mut self.method),
+                uri: std::mem::take(&mut self.uri),
+                version: self.version,
+                https: self.conn.https,
+                host: self.host.take(),
+                status: self.status,
+                target: self.target.take(),
+                client: self.conn.address.clone(),
+            });
+        }
         self.conn.last_ms.store(now_ms(), Relaxed);
         self.conn.open.fetch_sub(1, Relaxed);
     }

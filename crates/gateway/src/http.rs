@@ -14,7 +14,12 @@ pub fn routes(gateway: Arc<Gateway>) -> Router {
 
 /// Whether the gateway serves. It says nothing of what is behind it: restarting the gateway would not mend that.
 async fn health(State(gateway): State<Arc<Gateway>>) -> Json<Value> {
-    Json(json!({ "status": if gateway.phase() == Phase::Serving { "serving" } else { "draining" } }))
+    let status = if gateway.phase() == Phase::Serving { "serving" } else { "draining" };
+    let spans = gateway.spans.as_ref().map(|spans| {
+        let (sent, dropped) = spans.counts();
+        json!({ "sent": sent, "dropped": dropped })
+    });
+    Json(json!({ "status": status, "spans": spans }))
 }
 
 async fn targets(State(gateway): State<Arc<Gateway>>) -> Json<Value> {

@@ -25,6 +25,7 @@ mod pool;
 mod proxy;
 mod run;
 mod screen;
+mod spans;
 mod table;
 mod target;
 mod trace;

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{access::AccessLog, config, error::Error, health, http, table::Table, worker};
+use crate::{access::AccessLog, config, error::Error, health, http, spans, spans::Spans, table::Table, worker};
 
 /// How long an idle HTTP/1 connection may still send a request once the end was asked for. It is answered, with
 /// `Connection: close`. Closing at once would drop requests that are on their way.
@@ -43,6 +43,8 @@ pub enum Phase {
 pub struct Gateway {
     pub table: ArcSwap<Table>,
     pub log: Arc<AccessLog>,
+    /// None: no spans are sent.
+    pub spans: Option<Arc<Spans>>,
     pub places: Arc<Semaphore>,
     /// Requests that wait for an upstream to come back.
     pub held: AtomicUsize,
@@ -106,7 +108,9 @@ pub async fn run_with_log(
     let mut hangups = signal(SignalKind::hangup()).map_err(Error::io("listen for SIGHUP"))?;
     let (log, writer) =
         AccessLog::start(config.access_log, context.clock.clone(), out).map_err(Error::io("start the access log"))?;
+    let shipping = spans::start(&config, &mut context)?;
     let gateway = Arc::new(Gateway {
+        spans: shipping.as_ref().map(|(spans, _)| spans.clone()),
         places: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
         log,
         held: AtomicUsize::new(0),
@@ -147,6 +151,10 @@ pub async fn run_with_log(
     drop(checks);
     gateway.enter(Phase::Cut);
     gateway.log.end();
+    if let Some((spans, task)) = shipping {
+        spans.end();
+        let _ = tokio::time::timeout(CUT, task).await;
+    }
     // Whoever reads stdout may have stalled for good; the end does not wait for them for ever.
     let _ = tokio::time::timeout(CUT, tokio::task::spawn_blocking(move || writer.join())).await;
     outcome

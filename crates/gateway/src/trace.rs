@@ -6,7 +6,11 @@ use ::http::HeaderValue;
 
 /// The trace a request belongs to, as the `traceparent` that is forwarded: `00-TRACE-SPAN-FLAGS`.
 #[derive(Clone)]
-pub struct Trace([u8; 55]);
+pub struct Trace {
+    text: [u8; 55],
+    /// The span of whoever asked, as hexadecimal digits.
+    parent: Option<[u8; 16]>,
+}
 
 /// Random ids for one worker: seeded from the system's generator, then SplitMix64. Ids are to be unique, not secret.
 pub struct Ids(AtomicU64);
@@ -32,26 +36,46 @@ impl Trace {
     /// Continues `received` with a span of our own, or begins a trace. The flag says which: whether it was continued.
     pub fn next(received: Option<&HeaderValue>, ids: &Ids) -> (Self, bool) {
         let valid = received.and_then(|value| valid(value.as_bytes()));
+        let mut parent = None;
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-01";
         match valid {
-            Some(old) => text.copy_from_slice(old),
+            Some(old) => {
+                text.copy_from_slice(old);
+                parent = old[36..52].try_into().ok();
+            }
             None => {
                 hex(&mut text[3..19], ids.next());
                 hex(&mut text[19..35], ids.next());
             }
         }
         hex(&mut text[36..52], ids.next());
-        (Self(text), valid.is_some())
+        (Self { text, parent }, valid.is_some())
     }
 
     /// The trace id: 32 hexadecimal digits.
     pub fn id(&self) -> &str {
-        std::str::from_utf8(&self.0[3..35]).expect("only digits and dashes are in it")
+        std::str::from_utf8(&self.text[3..35]).expect("only digits and dashes are in it")
+    }
+
+    /// The gateway's own span: 16 hexadecimal digits.
+    pub fn span(&self) -> &str {
+        std::str::from_utf8(&self.text[36..52]).expect("only digits and dashes are in it")
+    }
+
+    /// The span of whoever asked, if it was told: 16 hexadecimal digits.
+    pub fn parent(&self) -> Option<&str> {
+        self.parent.as_ref().and_then(|parent| std::str::from_utf8(parent).ok())
+    }
+
+    /// Whether spans of this trace are to be kept.
+    pub fn is_sampled(&self) -> bool {
+        // The lowest bit of the last digit.
+        matches!(self.text[54], b'1' | b'3' | b'5' | b'7' | b'9' | b'b' | b'd' | b'f')
     }
 
     /// The header's value.
     pub fn header(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).expect("only digits and dashes are in it")
+        HeaderValue::from_bytes(&self.text).expect("only digits and dashes are in it")
     }
 }
 

@@ -22,10 +22,15 @@ impl Clock {
 
     /// Milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> i64 {
+        self.now_us().div_euclid(1000)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub fn now_us(&self) -> i64 {
         let real = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or_else(|before| -(before.duration().as_millis() as i64), |d| d.as_millis() as i64);
-        real + self.offset_ms.load(Ordering::Relaxed)
+            .map_or_else(|before| -(before.duration().as_micros() as i64), |d| d.as_micros() as i64);
+        real + self.offset_ms.load(Ordering::Relaxed) * 1000
     }
 
     /// Seconds since the Unix epoch.

@@ -82,7 +82,9 @@ impl Shim {
         let ingest_key = secrets.take(secret::INGEST_KEY);
         let mut role_secrets = Secrets::default();
         for name in &config.pass_secrets {
-            if let Some(value) = secrets.take(name) {
+            // The ingestion key is the shim's as well.
+            let own = ingest_key.as_ref().filter(|_| name == secret::INGEST_KEY).cloned();
+            if let Some(value) = own.or_else(|| secrets.take(name)) {
                 role_secrets.insert(name, value);
             }
         }

@@ -295,3 +295,45 @@ fn a_taken_port_is_named_with_its_owner() {
     assert!(refused.stderr.contains("error[S0207]"), "{refused:?}");
     assert!(refused.stderr.contains(&format!("(pid {})", std::process::id())), "{refused:?}");
 }
+
+/// One GET with a `traceparent`, on a connection of its own; the status line.
+fn traced(status: &Status, path: &str, traceparent: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let url = status.urls["edge"].parse::<url::Url>().unwrap();
+    let host = url.host_str().unwrap().to_owned();
+    let tls = api::client::trust(&std::fs::read(&status.ca).unwrap()).unwrap();
+    let name = rustls::pki_types::ServerName::try_from(host.clone()).unwrap();
+    let stream = std::net::TcpStream::connect((host.as_str(), url.port_or_known_default().unwrap())).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut stream = rustls::StreamOwned::new(rustls::ClientConnection::new(tls, name).unwrap(), stream);
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\ntraceparent: {traceparent}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_trace_leads_from_the_client_through_the_edge_into_the_application() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    service::tls::install_provider();
+    stage.stamp(&["up", SYSTEM]).ok();
+    let status = stage.ready(NAME, "dev");
+    let line = traced(&status, "/api/v1/projects", &format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    assert_eq!(line, "HTTP/1.1 401 Unauthorized");
+    let spans = wait_until("the trace, whole", Duration::from_secs(30), || {
+        let said = stage.stamp(&["traces", NAME, TRACE, "--json"]);
+        let trace: api::telemetry::Trace =
+            serde_json::from_str(&said.stdout).map_err(|error| format!("{error}: {said:?}"))?;
+        let of = |source: &str| trace.spans.iter().find(|s| s.source == source && s.kind == "server").cloned();
+        of("edge").zip(of("service.web")).ok_or_else(|| format!("{trace:?}"))
+    });
+    let (edge, application) = spans;
+    assert_eq!((edge.parent_span_id.as_str(), edge.depth), ("00f067aa0ba902b7", 0));
+    assert_eq!((application.parent_span_id.as_str(), application.depth), (edge.span_id.as_str(), 1));
+    assert!(edge.time_ns <= application.time_ns + 1_000_000, "{edge:?} {application:?}");
+    assert!(edge.duration_ns >= application.duration_ns, "{edge:?} {application:?}");
+    assert_eq!(edge.attributes["url.path"], "/api/v1/projects");
+}

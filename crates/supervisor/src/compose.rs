@@ -252,6 +252,10 @@ impl Composer<'_> {
         ];
         shim.pass_secrets = keys.iter().map(|(name, _)| (*name).to_owned()).collect();
         shim.pass_secrets.extend([secret::TLS_CERT.to_owned(), secret::TLS_KEY.to_owned()]);
+        if id.kind == Kind::Edge && shim.telemetry.is_some() {
+            // For its spans.
+            shim.pass_secrets.push(secret::INGEST_KEY.to_owned());
+        }
         shim.identity = None;
         let audit = self.first(Kind::Audit).map(|audit| self.layout.url(&audit)).transpose()?;
         let identity = match self.first(Kind::Identity) {
@@ -485,6 +489,7 @@ impl Composer<'_> {
             limits,
             hsts_seconds: edge.hsts.as_secs(),
             access_log: true,
+            telemetry: self.first(Kind::Telemetry).map(|t| self.layout.url(&t)).transpose()?,
             ..GatewayConfig::default()
         })
     }

@@ -119,6 +119,9 @@ impl Edge {
         let mut context = Context::for_test(dir.path());
         context.secrets.insert(secret::TLS_CERT, Secret::new(pem.0.clone()));
         context.secrets.insert(secret::TLS_KEY, Secret::new(pem.1.clone()));
+        context.secrets.insert(secret::INGEST_KEY, Secret::new("the edge's key"));
+        // Whatever else this test serves has the same certificate.
+        context.ca_pem = pem.0.clone().into_bytes();
         let control = dir.path().join("control");
         context.listeners.insert("https", Listener::Tcp(kept[0].try_clone().unwrap()));
         context.listeners.insert("http", Listener::Tcp(kept[1].try_clone().unwrap()));
