@@ -145,6 +145,22 @@ fn on_a_full_disk_down_works_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn after_the_last_stamp_nothing_is_left_outside_the_home_and_the_next_up_works() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let shop = system(&stage, "[service.web]\nrun = [\"sleep\", \"1000\"]\n");
+    stage.stamp(&["up", &shop]).ok();
+    let sockets = supervisor::Home::at(stage.home()).sockets().to_owned();
+    assert!(sockets.join("supervisor.sock").exists());
+    stage.stamp(&["destroy", "shop", "--yes"]).ok();
+    testkit::wait_until("the supervisor ends", std::time::Duration::from_secs(30), || {
+        if sockets.exists() { Err(format!("{} is there", sockets.display())) } else { Ok(()) }
+    });
+    assert_eq!(stage.processes(), Vec::<u32>::new());
+    stage.stamp(&["up", &shop]).ok();
+    stage.ready("shop", "dev");
+}
+
+#[test]
 fn with_the_clone_gone_status_tells_and_a_killed_service_comes_back() {
     let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
     let shop = system(&stage, "[service.web]\nrun = [\"bin/web\", \"1000\"]\n");

@@ -73,6 +73,9 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
             // Somebody was quicker.
             continue;
         }
+        if ground.shutdown.is_asked() {
+            return Err(Error::Interrupted("the supervisor".into()));
+        }
         let row = wanted_row(ground, &system, &request)?;
         ground.journal.want(&row)?;
         let work = stamp.begin(what);
