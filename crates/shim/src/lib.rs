@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod log;
 mod peer;
+mod proc;
 mod references;
 mod run;
 mod ship;

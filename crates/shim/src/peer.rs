@@ -16,7 +16,7 @@ pub fn is_workload(local: SocketAddr, remote: SocketAddr, shared_user: bool) -> 
     if user != rustix::process::geteuid().as_raw() {
         return false;
     }
-    !shared_user || holds(&descendants(std::process::id()), &inode)
+    !shared_user || holds(&crate::proc::family(), &inode)
 }
 
 /// The user and socket inode of the connection from `from` to `to`, seen from its client.
@@ -32,32 +32,6 @@ fn find(table: &str, from: SocketAddrV4, to: SocketAddrV4) -> Option<(u32, Strin
 /// An address as `/proc/net/tcp` writes it: the address in the machine's byte order, the port as a number.
 fn hex(address: SocketAddrV4) -> String {
     format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
-}
-
-fn descendants(root: u32) -> HashSet<u32> {
-    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|e| {
-            let pid: u32 = e.file_name().to_str()?.parse().ok()?;
-            let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let parent = text.get(text.rfind(')')? + 1..)?.split_whitespace().nth(1)?.parse().ok()?;
-            Some((pid, parent))
-        })
-        .collect();
-    let mut found = HashSet::from([root]);
-    loop {
-        let before = found.len();
-        for (pid, parent) in &parents {
-            if found.contains(parent) {
-                found.insert(*pid);
-            }
-        }
-        if found.len() == before {
-            return found;
-        }
-    }
 }
 
 fn holds(pids: &HashSet<u32>, inode: &str) -> bool {

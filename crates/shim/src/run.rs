@@ -152,7 +152,7 @@ impl Shim {
                     drop(lines_in);
                     let pid = process.id();
                     self.status.pid = pid;
-                    self.status.start_ticks = pid.and_then(child::stat).map(|s| s.1);
+                    self.status.start_ticks = pid.and_then(crate::proc::stat).map(|s| s.start_ticks);
                     self.status.state = WorkloadState::Running;
                     self.status.trouble = None;
                     let mut wish = None;

@@ -43,6 +43,50 @@ fn a_service_that_keeps_ending_is_told_with_its_last_words_and_comes_up_once_men
 }
 
 #[test]
+fn a_service_that_never_becomes_healthy_is_told_with_its_last_answer_and_comes_up_once_mended() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let python = std::path::Path::new("/usr/bin/python3").exists();
+    if !testkit::require("python3", python, "the service of this test is a Python program") {
+        return;
+    }
+    let shop = system(
+        &stage,
+        "[service.web]\nrun = [\"python3\", \"-u\", \"web.py\"]\nport = 8080\nhealth = \"/health\"\nstart_within = \"3s\"\n",
+    );
+    let answers = |status: u16| {
+        let program = format!(
+            "import http.server, os\n\
+             class Web(http.server.BaseHTTPRequestHandler):\n\
+             \x20   def do_GET(self):\n\
+             \x20       print('the shelf is empty')\n\
+             \x20       self.send_response({status})\n\
+             \x20       self.end_headers()\n\
+             \x20       self.wfile.write(b'no shelf')\n\
+             http.server.HTTPServer((os.environ['LISTEN_ADDRESS'], int(os.environ['PORT'])), Web).serve_forever()\n"
+        );
+        std::fs::write(std::path::Path::new(&shop).join("web.py"), program).unwrap();
+    };
+    answers(503);
+    let said = stage.stamp(&["up", &shop]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let asked = ["within 3 s", "GET http://127.", "/health", "it answered 503: no shelf"];
+    let next = ["hint:", "stamp logs shop service.web", "stamp status shop", "start_within"];
+    for part in ["error[S0209]", "service.web"].iter().chain(&asked).chain(&next) {
+        assert!(said.stderr.contains(part), "{part} is missing: {}", said.stderr);
+    }
+    let status = stage.status("shop", "dev").unwrap();
+    let web = &status.resources[0];
+    assert_eq!((status.state.as_str(), web.state.as_str()), ("degraded", "starting"));
+    assert!(web.note.contains("it answered 503: no shelf"), "{web:?}");
+    let logs = stage.stamp(&["logs", "shop", "service.web"]).ok();
+    assert!(logs.stdout.contains("the shelf is empty"), "{logs:?}");
+    answers(200);
+    stage.stamp(&["up", &shop]).ok();
+    let ready = stage.ready("shop", "dev");
+    assert_ne!(ready.resources[0].pids, web.pids, "the mended program is another process");
+}
+
+#[test]
 fn a_program_that_is_not_there_is_asked_wrongly() {
     let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
     let shop = system(&stage, "[service.web]\nrun = [\"no-such-program\"]\n");
@@ -107,6 +151,22 @@ fn on_a_full_disk_down_works_and_nothing_acknowledged_is_lost() {
     stage.ready("time-tracker", "dev");
     let after = stage.stamp(&["audit", "verify", "time-tracker", "--json"]).ok().json();
     assert!(after["records"].as_u64() >= before["records"].as_u64(), "{before} {after}");
+}
+
+#[test]
+fn after_the_last_stamp_nothing_is_left_outside_the_home_and_the_next_up_works() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let shop = system(&stage, "[service.web]\nrun = [\"sleep\", \"1000\"]\n");
+    stage.stamp(&["up", &shop]).ok();
+    let sockets = supervisor::Home::at(stage.home()).sockets().to_owned();
+    assert!(sockets.join("supervisor.sock").exists());
+    stage.stamp(&["destroy", "shop", "--yes"]).ok();
+    testkit::wait_until("the supervisor ends", std::time::Duration::from_secs(30), || {
+        if sockets.exists() { Err(format!("{} is there", sockets.display())) } else { Ok(()) }
+    });
+    assert_eq!(stage.processes(), Vec::<u32>::new());
+    stage.stamp(&["up", &shop]).ok();
+    stage.ready("shop", "dev");
 }
 
 #[test]

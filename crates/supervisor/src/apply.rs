@@ -254,6 +254,26 @@ async fn ready_note(scene: &Scene, composed: &Composed) -> String {
     String::new()
 }
 
+/// What a person should know of the declaration.
+fn notes(system: &System) -> Vec<String> {
+    let later = system.unbuilt.iter().map(|path| format!("declared and not carried out yet: {path}"));
+    let has = |kind: Kind| system.resources.keys().any(move |id| id.kind == kind);
+    let acting: Vec<String> = system
+        .resources
+        .keys()
+        .filter(|id| matches!(id.kind, Kind::Vault | Kind::Identity))
+        .map(ToString::to_string)
+        .collect();
+    // Records are written first where they arise, and given up only once an audit role has them.
+    let grows = (!acting.is_empty() && !has(Kind::Audit)).then(|| {
+        format!(
+            "no audit role is declared: the audit records of {} stay in their own folders, and nothing bounds them; add `[audit.main]`",
+            acting.join(" and ")
+        )
+    });
+    later.chain(grows).collect()
+}
+
 /// The stamp as it serves.
 pub fn ready(scene: &Scene) -> Result<Ready, Error> {
     let mut urls = BTreeMap::new();
@@ -277,7 +297,7 @@ pub fn ready(scene: &Scene) -> Result<Ready, Error> {
         ca: scene.layout.ca(),
         admin_link: None,
         missing: Vec::new(),
-        notes: scene.system.unbuilt.iter().map(|path| format!("declared and not carried out yet: {path}")).collect(),
+        notes: notes(&scene.system),
     })
 }
 

@@ -81,6 +81,9 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
             // Somebody was quicker.
             continue;
         }
+        if ground.shutdown.is_asked() {
+            return Err(Error::Interrupted("the supervisor".into()));
+        }
         let row = wanted_row(ground, &system, &request)?;
         ground.journal.want(&row)?;
         ground.journal.set_fact(&row.system, &row.stamp, CLOCK, &request.clock_offset_ms.to_string())?;

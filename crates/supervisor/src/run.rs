@@ -1,6 +1,10 @@
 //! The supervisor's life: one per home, its socket, and a look at every workload now and then.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
 
 use drivers::{probe::Machine, process::Process};
 use service::{Limits, Listener};
@@ -14,6 +18,11 @@ use crate::{
     supervisor::Supervisor,
 };
 
+/// A supervisor that has had no stamp for so long ends; the next command starts another.
+const IDLE: Duration = Duration::from_secs(5);
+/// As long as one that ends may still hold the lock.
+const HANDOVER: Duration = Duration::from_secs(3);
+
 /// How often every shim is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -21,9 +30,13 @@ const LOOK: Duration = Duration::from_millis(500);
 pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
     home.prepare().map_err(Error::file("make", home.root()))?;
     let lock = std::fs::File::create(home.lock()).map_err(Error::file("open", home.lock()))?;
-    if rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
-        // Another supervisor of this home runs: that is what was wanted.
-        return Ok(());
+    let until = Instant::now() + HANDOVER;
+    while rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err() {
+        if Instant::now() > until {
+            // Another supervisor of this home runs: that is what was wanted.
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let digest = files::digest(&std::fs::read(&stamp_binary).map_err(Error::file("read", &stamp_binary))?);
     let machine = Machine::probe();
@@ -39,6 +52,10 @@ pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
     service::serve(Listener::Unix(socket.into()), None, http::routes(ground.clone()), limits, ground.shutdown.clone())
         .await
         .map_err(Error::file("serve", home.socket()))?;
+    if ground.journal.stamps().is_ok_and(|stamps| stamps.is_empty()) {
+        // Nothing of this home is left outside of it. Who comes next makes the folder once it has the lock.
+        let _ = std::fs::remove_dir_all(home.sockets());
+    }
     // The lock falls with the process.
     drop(lock);
     Ok(())
@@ -47,9 +64,16 @@ pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
 /// Goes on with what the journal has begun, then mends what ends by itself.
 async fn watch(ground: Arc<Ground>) {
     let mut first = true;
+    let mut empty = None;
     loop {
         match ground.journal.stamps() {
+            Ok(rows) if rows.is_empty() => {
+                if empty.get_or_insert_with(Instant::now).elapsed() > IDLE && leave(&ground) {
+                    return;
+                }
+            }
             Ok(rows) => {
+                empty = None;
                 for row in rows {
                     look(&ground, row, first).await;
                 }
@@ -64,6 +88,18 @@ async fn watch(ground: Arc<Ground>) {
     }
 }
 
+/// Ends the supervisor if there is still no stamp; whether it did. An `up` that comes at this moment is refused, not lost.
+fn leave(ground: &Ground) -> bool {
+    let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
+    let idle = ground.journal.stamps().is_ok_and(|stamps| stamps.is_empty());
+    if idle {
+        tracing::info!("no stamp is left: the supervisor ends");
+        ground.shutdown.ask();
+    }
+    idle
+}
+
+/// Goes on with what the journal has begun of one stamp, or mends it.
 pub async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
     let state = ground.stamp(&row.system, &row.stamp);
     if state.current().is_some() {
