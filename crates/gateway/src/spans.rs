@@ -88,7 +88,8 @@ pub fn start(config: &GatewayConfig, context: &mut Context) -> Result<Option<(Ar
     };
     let client = context.client(base).map_err(Error::Tls)?.bearer(key);
     let spans = Arc::new(Spans::default());
-    let sender = Sender { spans: spans.clone(), client, resource: context.resource.clone(), clock: context.clock.clone() };
+    let sender =
+        Sender { spans: spans.clone(), client, resource: context.resource.clone(), clock: context.clock.clone() };
     Ok(Some((spans, tokio::spawn(sender.run()))))
 }
 

@@ -16,13 +16,23 @@ use crate::{Lab, Seen, claim::Call};
 
 type Looking<'a> = Pin<Box<dyn Future<Output = Seen> + 'a>>;
 
+/// What a check does to the stamps it looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Nothing that others would notice: side by side.
+    Looks,
+    /// As above, and it needs more than one stamp: not with `--fast`.
+    Compares,
+    /// It changes the stamp (and puts it back), or takes what others need: alone, and not with `--fast`.
+    Acts,
+}
+
 /// One way of showing rows.
 pub struct Check {
     pub name: &'static str,
     /// What it does and what it compares.
     pub about: &'static str,
-    /// It changes the stamp (and puts it back), or takes long: alone, and not with `--fast`.
-    pub acts: bool,
+    pub effect: Effect,
     look: for<'a> fn(&'a Lab, &'a str, &'a Call) -> Looking<'a>,
 }
 
@@ -38,12 +48,13 @@ macro_rules! catalogue {
         const ALL: &[Check] = &[$(Check {
             name: $name,
             about: $about,
-            acts: catalogue!(@acts $kind),
+            effect: catalogue!(@effect $kind),
             look: |lab, on, call| Box::pin($path(lab, on, call)),
         }),*];
     };
-    (@acts looks) => { false };
-    (@acts acts) => { true };
+    (@effect looks) => { Effect::Looks };
+    (@effect compares) => { Effect::Compares };
+    (@effect acts) => { Effect::Acts };
 }
 
 catalogue! {
@@ -66,10 +77,10 @@ catalogue! {
     acts "role_decides" vault::role_decides: "Without a role the service is refused, given the reader's role it reads, with the role taken away it is refused.";
     looks "refused_and_audited" vault::refused_and_audited: "An identity without the role gets 403, and the refusal is in the audit record.";
     acts "soft_delete" vault::soft_delete: "Deleted secrets, the clock moved: the day before the end one is recovered, the day after another is gone.";
-    looks "purge_protection" vault::purge: "A deleted secret is purged in one stamp, and in the other the highest role is refused.";
+    compares "purge_protection" vault::purge: "A deleted secret is purged in one stamp, and in the other the highest role is refused.";
     acts "rotation_reaches_service" vault::rotation: "A secret is rotated, the service restarted: the new value is in use, the stored settings are the same.";
     looks "connection_from_vault" vault::connection_from_vault: "The service reads the connection string with its own identity and opens the database by it.";
-    looks "own_vault" vault::own_vault: "Two stamps have vaults at two addresses, and the identity of one is refused by the other.";
+    compares "own_vault" vault::own_vault: "Two stamps have vaults at two addresses, and the identity of one is refused by the other.";
     looks "secret_access_audited" audit::secret_access: "A read, a refused read and a write of a secret each leave a record with who, what, when and outcome.";
     looks "sign_in_audited" audit::sign_in: "A failed sign-in and a changed role each leave a security record.";
     looks "query_audited" audit::query: "A query with a mark is found in the record of the database, with the role that ran it.";
@@ -78,7 +89,7 @@ catalogue! {
     looks "tables_by_app" database::tables_by_app: "The database is PostgreSQL and holds what the application recorded.";
     looks "migrations_once" database::migrations_once: "The history of migrations is filled, and the serving role cannot change the schema.";
     acts "connections" database::connections: "So many connections are open at once and each answers; one more than the limit is refused in a defined way.";
-    looks "own_database" database::own_database: "What is written in one stamp is not in another, and the application of one cannot log in to the database of the other.";
+    compares "own_database" database::own_database: "What is written in one stamp is not in another, and the application of one cannot log in to the database of the other.";
     looks "encrypted_at_rest" database::encrypted_at_rest: "The file system under the data is encrypted.";
     acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back.";
     acts "stamps_stand_alone" stamps::stand_alone: "Two stamps share no process, address, CA or folder, and each serves with the other taken down.";
@@ -96,7 +107,7 @@ catalogue! {
     looks "custom_event" telemetry::custom_event: "An event in the application's own terms is found with its fields.";
     looks "live_stream" telemetry::live_stream: "The stream of rates tells of a load within seconds.";
     looks "slow_query" telemetry::slow_query: "A slow query is found with its duration.";
-    looks "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";
+    compares "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";
     acts "logs_kept" telemetry::kept: "The clock moved: a line is found the day before its end and gone the day after.";
 }
 

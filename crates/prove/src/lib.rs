@@ -20,7 +20,7 @@ mod site;
 mod sql;
 mod tls;
 
-pub use checks::{Check, all as checks};
+pub use checks::{Check, Effect, all as checks};
 pub use claim::{Call, Class, Ledger, Row};
 pub use evidence::{Evidence, Flat, page};
 pub use lab::{Host, Lab};

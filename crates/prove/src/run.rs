@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, pin::Pin, task::Poll, time::Instant};
 
 use crate::{
-    Error, Lab, Ledger, Miss, Row, checks,
+    Error, Lab, Ledger, Miss, Row,
+    checks::{self, Effect},
     claim::{Call, Class},
     outcome::{Finding, Outcome, Report, Seen},
 };
@@ -30,18 +31,8 @@ impl Scope {
     }
 
     fn runs(&self, row: &Row, check: &checks::Check, first: &str) -> bool {
-        !self.fast
-            || self.also.contains(&row.id)
-            || (!check.acts && row.on == first && !names_another_stamp(row.call.as_ref(), first))
+        !self.fast || self.also.contains(&row.id) || (check.effect == Effect::Looks && row.on == first)
     }
-}
-
-/// Checks that compare two stamps name the other one first.
-fn names_another_stamp(call: Option<&Call>, first: &str) -> bool {
-    call.is_some_and(|c| {
-        c.name.starts_with("own_") && c.name != "own_token"
-            || c.name == "stamps_stand_alone" && c.argument(0, "") != first
-    })
 }
 
 type Job<'a> = Pin<Box<dyn Future<Output = (String, Seen, f64)> + 'a>>;
@@ -68,7 +59,7 @@ pub async fn run(
             return Err(Error::NoCheck { id: row.id.clone(), name: call.name.clone(), known: known.join(", ") });
         };
         if scope.runs(row, check, first) {
-            jobs.insert((check.acts, key(row, call)), (check, row.on.clone(), call.clone()));
+            jobs.insert((check.effect == Effect::Acts, key(row, call)), (check, row.on.clone(), call.clone()));
         }
     }
     let mut seen: BTreeMap<String, (Seen, f64)> = BTreeMap::new();

@@ -24,13 +24,13 @@ pub struct Spoil {
     pub manifest: Option<String>,
     /// Statements on the database as the owner of the schema, once the stamps are up.
     pub sql: Option<String>,
-    /// A file of a resource's place gets this text at its end, and its main process is asked (SIGHUP) to read it.
-    pub append: Option<Append>,
+    /// A file of a resource's place gets this text at its beginning, and its main process is asked (SIGHUP) to read it.
+    pub prepend: Option<Prepend>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Append {
+pub struct Prepend {
     pub resource: String,
     /// From the resource's folder, such as `data/conf/pg_hba.conf`.
     pub file: String,
@@ -72,17 +72,16 @@ impl Sabotage {
             let site = lab.site(stamp).await?;
             as_owner(&site, sql).await?;
         }
-        if let Some(append) = &self.spoil.append {
+        if let Some(prepend) = &self.spoil.prepend {
             let site = lab.site(stamp).await?;
-            let place = site.places.get(&append.resource);
-            let place = place.ok_or_else(|| Miss::Failed(format!("there is no {}", append.resource)))?;
-            let path = place.join(&append.file);
-            let mut text = std::fs::read_to_string(&path)?;
-            text.push_str(&append.text);
-            std::fs::write(&path, text)?;
+            let place = site.places.get(&prepend.resource);
+            let place = place.ok_or_else(|| Miss::Failed(format!("there is no {}", prepend.resource)))?;
+            let path = place.join(&prepend.file);
+            let text = std::fs::read_to_string(&path)?;
+            std::fs::write(&path, format!("{}{text}", prepend.text))?;
             // The shim, its keeper, then what the keeper started.
-            let pid = site.pids(&append.resource).get(2).and_then(|pid| rustix::process::Pid::from_raw(*pid as i32));
-            let pid = pid.ok_or_else(|| Miss::Failed(format!("{} has no process of its own", append.resource)))?;
+            let pid = site.pids(&prepend.resource).get(2).and_then(|pid| rustix::process::Pid::from_raw(*pid as i32));
+            let pid = pid.ok_or_else(|| Miss::Failed(format!("{} has no process of its own", prepend.resource)))?;
             rustix::process::kill_process(pid, rustix::process::Signal::HUP)?;
         }
         Ok(())
