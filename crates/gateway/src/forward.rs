@@ -55,7 +55,8 @@ pub async fn forward(
                 }
                 // Nothing was sent to those that are away: it may be sent once one is back.
                 None if group.is_away() && table.limits.hold_ms > 0 => {
-                    let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(table.limits.hold_ms));
+                    let until =
+                        *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(table.limits.hold_ms));
                     if !hold::wait(&worker.gateway, group, table.limits.hold_requests, until).await {
                         break;
                     }

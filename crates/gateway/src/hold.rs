@@ -137,10 +137,7 @@ async fn is_back(target: &Target, group: &Group) -> bool {
             asked.is_ok()
         }
         None => {
-            matches!(
-                tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(target.address)).await,
-                Ok(Ok(_))
-            )
+            matches!(tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(target.address)).await, Ok(Ok(_)))
         }
     }
 }

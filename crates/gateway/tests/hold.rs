@@ -58,7 +58,8 @@ impl Application {
         let accepting = tokio::spawn({
             let (this, connections, mut end) = (self.clone(), connections.clone(), ending.subscribe());
             async move {
-                let serve = |stream| connections.lock().unwrap().push(tokio::spawn(this.clone().serve(stream, end.clone())));
+                let serve =
+                    |stream| connections.lock().unwrap().push(tokio::spawn(this.clone().serve(stream, end.clone())));
                 let mut asked = end.clone();
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 loop {
@@ -212,9 +213,8 @@ async fn while_the_only_target_is_replaced_under_load_no_request_is_lost_or_carr
     load.more(60).await;
     let (answered, failed) = load.end().await;
     assert!(failed.is_empty(), "of {answered}: {failed:#?}");
-    let done = application.done.lock().unwrap();
+    let done = application.done.lock().unwrap().clone();
     assert_eq!((done.len(), done.values().sum::<usize>()), (answered, answered), "each once");
-    drop(done);
     assert_eq!(edge.control("/targets").await["held"], 0);
     edge.stop().await;
 }

@@ -92,8 +92,7 @@ async fn a_server_that_ends_and_comes_back_under_load_drops_nothing_and_does_not
     let own = SocketAddr::from(([127, 50 | a, b, c.max(1)], 0));
     let (mut end, mut running, address) = start(own, &done).await;
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let clients: Vec<_> =
-        (0..4).map(|n| tokio::spawn(client(n, address, stop.clone(), answered.clone()))).collect();
+    let clients: Vec<_> = (0..4).map(|n| tokio::spawn(client(n, address, stop.clone(), answered.clone()))).collect();
     for _ in 0..10 {
         more(&answered).await;
         end.send(()).unwrap();
