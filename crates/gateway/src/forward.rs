@@ -73,7 +73,6 @@ pub async fn forward(
             Ok(lease) => lease,
             Err(error) => {
                 tracing::warn!(target = %target.label, %error, "could not connect to a target");
-                target.refused();
                 if is_away(&error) {
                     target.away.store(true, Relaxed);
                     // It may be back before we look again.
@@ -81,6 +80,8 @@ pub async fn forward(
                     // What is left of its connections will be closed, and it may wait for that.
                     worker.pool.forget(&target.address);
                 }
+                // After `away`: whoever finds it left out must find why.
+                target.refused();
                 failure = page::broken("connection refused");
                 continue;
             }
