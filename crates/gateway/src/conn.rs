@@ -180,18 +180,17 @@ impl Drop for Record {
             note: self.note,
         });
         if let Some(spans) = self.conn.worker.gateway.spans.as_ref().filter(|_| self.trace.is_sampled()) {
-            spans.append(Span {
-                trace: self.trace.clone(),
-                started: self.started,
+            spans.append(&Span {
+                trace: &self.trace,
                 took,
-                method: std::mem::take(&mut self.method),
-                uri: std::mem::take(&mut self.uri),
+                method: self.method.as_str(),
+                path: self.uri.path(),
                 version: self.version,
                 https: self.conn.https,
-                host: self.host.take(),
+                host,
                 status: self.status,
-                target: self.target.take(),
-                client: self.conn.address.clone(),
+                target: self.target.as_ref().map_or("", |t| t.label.as_str()),
+                client: self.conn.client(),
             });
         }
         self.conn.last_ms.store(now_ms(), Relaxed);

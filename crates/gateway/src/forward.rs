@@ -45,6 +45,7 @@ pub async fn forward(
     let mut attempts = 0;
     let mut until = None;
     let mut made = false;
+    let mut refused = false;
     while attempts < ATTEMPTS {
         let target = match again.take() {
             Some(target) => target,
@@ -54,13 +55,13 @@ pub async fn forward(
                     target.clone()
                 }
                 // Nothing was sent to those that are away: it may be sent once one is back.
-                None if group.is_away() && table.limits.hold_ms > 0 => {
+                None if (refused || group.is_away()) && table.limits.hold_ms > 0 => {
                     let until =
                         *until.get_or_insert_with(|| Instant::now() + Duration::from_millis(table.limits.hold_ms));
                     if !hold::wait(&worker.gateway, group, table.limits.hold_requests, until).await {
                         break;
                     }
-                    (tried, attempts) = (0, 0);
+                    (tried, attempts, refused) = (0, 0, false);
                     continue;
                 }
                 None => break,
@@ -72,12 +73,15 @@ pub async fn forward(
             Ok(lease) => lease,
             Err(error) => {
                 tracing::warn!(target = %target.label, %error, "could not connect to a target");
-                target.refused();
                 if is_away(&error) {
                     target.away.store(true, Relaxed);
+                    // It may be back before we look again.
+                    refused = true;
                     // What is left of its connections will be closed, and it may wait for that.
                     worker.pool.forget(&target.address);
                 }
+                // After `away`: whoever finds it left out must find why.
+                target.refused();
                 failure = page::broken("connection refused");
                 continue;
             }

@@ -49,10 +49,7 @@ async fn watch(target: Arc<Target>, check: HealthCheck) {
         let outcome = ask(&target, &check.path, timeout).await;
         let healthy = target.healthy.load(Relaxed);
         match &outcome {
-            Ok(()) => {
-                first |= target.away.load(Relaxed);
-                target.answered();
-            }
+            Ok(()) => first |= target.away.load(Relaxed),
             Err(Fault::Away(_)) => {
                 ill = 0;
                 target.away.store(true, Relaxed);
@@ -65,6 +62,7 @@ async fn watch(target: Arc<Target>, check: HealthCheck) {
                 }
             }
         }
+        let well = outcome.is_ok();
         row = if outcome.is_ok() == healthy { 0 } else { row + 1 };
         if row > 0 && (first || row >= if healthy { check.fall } else { check.rise }) {
             target.healthy.store(!healthy, Relaxed);
@@ -73,6 +71,9 @@ async fn watch(target: Arc<Target>, check: HealthCheck) {
                 Ok(()) => tracing::info!(target = %target.label, "a target is healthy"),
                 Err(why) => tracing::warn!(target = %target.label, path = check.path, %why, "a target is not healthy"),
             }
+        }
+        if well {
+            target.answered();
         }
         first = false;
     }

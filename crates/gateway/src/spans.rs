@@ -1,68 +1,98 @@
 //! A server span for each sampled request, sent to the stamp's telemetry (OTLP over HTTP, protobuf).
 //!
-//! A request's end costs a push to a list; a task apart encodes and sends what has gathered, once a second or when there is
-//! much. While telemetry is away the list fills up to [`MOST`]; what comes then is counted and left out. The wire format is
-//! written here by hand: it is seven small messages, and nothing else of protobuf is needed.
+//! A request's end encodes its span into a buffer, as it writes its line of the access log; a task apart sends what has
+//! gathered, once a second or when there is much. While telemetry is away the buffer fills up to [`MOST`]; what comes then is
+//! counted and left out. The wire format is written here by hand: it is seven small messages, and nothing else of protobuf is
+//! needed. Nothing of a request is kept: its fields lie in the buffer its connection reads into, which could not be used
+//! again meanwhile.
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use ::http::{HeaderValue, Method, Uri, Version};
+use ::http::Version;
 use api::{client::Client, context::secret, gateway::GatewayConfig};
 use bytes::Bytes;
 use service::{Clock, Context};
 use tokio::{sync::Notify, task::JoinHandle};
 
-use crate::{error::Error, target::Target, trace::Trace};
+use crate::{error::Error, trace::Trace};
 
-/// Spans that may wait.
-const MOST: usize = 16 * 1024;
-/// So many are sent before their time: a TLS handshake a call is shared by them.
-const ENOUGH: usize = 4 * 1024;
+/// Bytes that may wait: some 15,000 spans.
+const MOST: usize = 4 * 1024 * 1024;
+/// Bytes that are sent before their time: a TLS handshake a call is shared by them.
+const ENOUGH: usize = 1024 * 1024;
 const EVERY: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// One request, as its span tells it.
-pub struct Span {
-    pub trace: Trace,
-    pub started: Instant,
+pub struct Span<'a> {
+    pub trace: &'a Trace,
+    /// From its head to its answer's last byte, which is now.
     pub took: Duration,
-    pub method: Method,
-    pub uri: Uri,
+    pub method: &'a str,
+    /// Without the query, as in the access log.
+    pub path: &'a str,
     pub version: Version,
     pub https: bool,
-    pub host: Option<HeaderValue>,
+    pub host: &'a str,
     pub status: u16,
-    pub target: Option<Arc<Target>>,
-    /// The client's address.
-    pub client: HeaderValue,
+    /// Empty: it was not sent on.
+    pub target: &'a str,
+    /// An address.
+    pub client: &'a str,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Fields 2 of a `ScopeSpans`.
+    bytes: Vec<u8>,
+    count: u64,
+    /// One span, before its length is known.
+    one: Vec<u8>,
 }
 
 /// Takes spans from all workers.
-#[derive(Default)]
 pub struct Spans {
-    waiting: Mutex<Vec<Span>>,
+    waiting: Mutex<Waiting>,
     enough: Notify,
+    clock: Clock,
     ended: AtomicBool,
     sent: AtomicU64,
     dropped: AtomicU64,
 }
 
 impl Spans {
+    fn new(clock: Clock) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            enough: Notify::new(),
+            clock,
+            ended: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
     /// Takes a span; never waits for whoever receives them.
-    pub fn append(&self, span: Span) {
+    pub fn append(&self, span: &Span<'_>) {
+        let now = self.clock.now_us() * 1000;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= MOST {
+        let before = waiting.bytes.len();
+        if before > MOST {
             self.dropped.fetch_add(1, Relaxed);
             return;
         }
-        waiting.push(span);
-        if waiting.len() == ENOUGH {
+        let Waiting { bytes, count, one } = &mut *waiting;
+        one.clear();
+        span.encode(one, now);
+        field(bytes, 2, one);
+        *count += 1;
+        if before < ENOUGH && bytes.len() >= ENOUGH {
             self.enough.notify_one();
         }
     }
@@ -79,17 +109,19 @@ impl Spans {
     }
 }
 
+/// Where spans go, and the task that sends them on.
+pub type Sending = (Arc<Spans>, JoinHandle<()>);
+
 /// Starts sending, if this stamp has telemetry.
-pub fn start(config: &GatewayConfig, context: &mut Context) -> Result<Option<(Arc<Spans>, JoinHandle<()>)>, Error> {
+pub fn start(config: &GatewayConfig, context: &mut Context) -> Result<Option<Sending>, Error> {
     let Some(base) = &config.telemetry else { return Ok(None) };
     let Some(key) = context.secrets.take(secret::INGEST_KEY) else {
         tracing::warn!("no spans are sent: the ingestion key was not handed over");
         return Ok(None);
     };
     let client = context.client(base).map_err(Error::Tls)?.bearer(key);
-    let spans = Arc::new(Spans::default());
-    let sender =
-        Sender { spans: spans.clone(), client, resource: context.resource.clone(), clock: context.clock.clone() };
+    let spans = Arc::new(Spans::new(context.clock.clone()));
+    let sender = Sender { spans: spans.clone(), client, resource: context.resource.clone() };
     Ok(Some((spans, tokio::spawn(sender.run()))))
 }
 
@@ -97,7 +129,6 @@ struct Sender {
     spans: Arc<Spans>,
     client: Client,
     resource: String,
-    clock: Clock,
 }
 
 impl Sender {
@@ -108,12 +139,18 @@ impl Sender {
             // Either way it is time.
             let _ = tokio::time::timeout(EVERY, self.spans.enough.notified()).await;
             let ended = self.spans.ended.load(Relaxed);
-            // The lists change places, so that neither grows anew each time.
-            std::mem::swap(&mut batch, &mut *self.spans.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            if !batch.is_empty() {
-                self.send(&batch).await;
-                batch.clear();
+            let count = {
+                let mut waiting = self.spans.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                // The buffers change places, so that neither grows anew each time.
+                std::mem::swap(&mut batch, &mut waiting.bytes);
+                std::mem::take(&mut waiting.count)
+            };
+            if count > 0 {
+                self.send(&batch, count).await;
             }
+            // A burst's buffer is given back.
+            batch = if batch.capacity() > 2 * ENOUGH { Vec::new() } else { batch };
+            batch.clear();
             let dropped = self.spans.dropped.load(Relaxed);
             if dropped > told {
                 tracing::warn!(spans = dropped - told, "spans were left out: telemetry does not take them");
@@ -126,13 +163,13 @@ impl Sender {
     }
 
     /// Sends until it is accepted, or refused for good: the same again would be refused again.
-    async fn send(&self, batch: &[Span]) {
-        let body = Bytes::from(encode(batch, &self.resource, self.clock.now_us()));
+    async fn send(&self, batch: &[u8], count: u64) {
+        let body = Bytes::from(whole(batch, &self.resource));
         let mut pause = EVERY;
         loop {
             match self.client.send("POST", "/v1/traces", Some(("application/x-protobuf", body.clone()))).await {
                 Ok(answer) if answer.status.is_success() => {
-                    self.spans.sent.fetch_add(batch.len() as u64, Relaxed);
+                    self.spans.sent.fetch_add(count, Relaxed);
                     return;
                 }
                 Ok(answer) if answer.status.is_client_error() && answer.status.as_u16() != 429 => {
@@ -144,36 +181,27 @@ impl Sender {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        self.spans.dropped.fetch_add(batch.len() as u64, Relaxed);
+        self.spans.dropped.fetch_add(count, Relaxed);
     }
 }
 
-/// `ExportTraceServiceRequest` of opentelemetry-proto 1. `now_us` is the wall clock, by which the spans' times are told.
-fn encode(batch: &[Span], resource: &str, now_us: i64) -> Vec<u8> {
-    let now = Instant::now();
-    let mut scope_spans = Vec::with_capacity(batch.len() * 320);
-    let mut scope = Vec::new();
-    field(&mut scope, 1, b"stamp.gateway");
-    field(&mut scope_spans, 1, &scope);
-    let mut one = Vec::with_capacity(512);
-    for span in batch {
-        one.clear();
-        // A moved clock moves all of them; the order among them stays.
-        let ended = now_us * 1000 - now.saturating_duration_since(span.started + span.took).as_nanos() as i64;
-        span.encode(&mut one, ended);
-        field(&mut scope_spans, 2, &one);
-    }
-    let mut resource_spans = Vec::with_capacity(scope_spans.len() + 128);
+/// `ExportTraceServiceRequest` of opentelemetry-proto 1, around spans that are encoded.
+fn whole(spans: &[u8], resource: &str) -> Vec<u8> {
     let mut about = Vec::new();
     attribute(&mut about, 1, "service.name", resource);
-    field(&mut resource_spans, 1, &about);
-    field(&mut resource_spans, 2, &scope_spans);
-    let mut whole = Vec::with_capacity(resource_spans.len() + 16);
-    field(&mut whole, 1, &resource_spans);
+    let mut scope = Vec::new();
+    field(&mut scope, 1, b"stamp.gateway");
+    let in_scope = length(scope.len()) + spans.len();
+    let mut whole = Vec::with_capacity(spans.len() + 256);
+    begin(&mut whole, 1, length(about.len()) + length(in_scope));
+    field(&mut whole, 1, &about);
+    begin(&mut whole, 2, in_scope);
+    field(&mut whole, 1, &scope);
+    whole.extend_from_slice(spans);
     whole
 }
 
-impl Span {
+impl Span<'_> {
     /// `ended` in nanoseconds since the Unix epoch.
     fn encode(&self, to: &mut Vec<u8>, ended: i64) {
         const SERVER: u64 = 2;
@@ -184,31 +212,29 @@ impl Span {
         if let Some(parent) = self.trace.parent() {
             field(to, 4, unhex(parent, &mut id));
         }
-        field(to, 5, self.method.as_str().as_bytes());
+        field(to, 5, self.method.as_bytes());
         number(to, 6, SERVER);
         fixed(to, 7, ended - self.took.as_nanos() as i64);
         fixed(to, 8, ended);
-        attribute(to, 9, "http.request.method", self.method.as_str());
-        attribute(to, 9, "url.path", self.uri.path());
+        attribute(to, 9, "http.request.method", self.method);
+        attribute(to, 9, "url.path", self.path);
         attribute(to, 9, "url.scheme", if self.https { "https" } else { "http" });
         attribute(to, 9, "network.protocol.version", if self.version == Version::HTTP_2 { "2" } else { "1.1" });
-        attribute(to, 9, "client.address", self.client.to_str().unwrap_or_default());
-        if let Some(host) = self.host.as_ref().and_then(|host| host.to_str().ok()) {
-            attribute(to, 9, "server.address", host);
+        attribute(to, 9, "client.address", self.client);
+        if !self.host.is_empty() {
+            attribute(to, 9, "server.address", self.host);
         }
-        if let Some(target) = &self.target {
-            attribute(to, 9, "stamp.target", &target.label);
+        if !self.target.is_empty() {
+            attribute(to, 9, "stamp.target", self.target);
         }
         // 499: the client left before there was a status.
         if self.status != 499 {
             const KEY: &str = "http.response.status_code";
             // A number from 128 to 16383 takes two bytes.
             let any = 3;
-            varint(to, 9 << 3 | 2);
-            varint(to, (length(KEY.len()) + length(any)) as u64);
+            begin(to, 9, length(KEY.len()) + length(any));
             field(to, 1, KEY.as_bytes());
-            varint(to, 2 << 3 | 2);
-            varint(to, any as u64);
+            begin(to, 2, any);
             number(to, 3, u64::from(self.status).clamp(128, 16383));
         }
         if self.status >= 500 {
@@ -227,10 +253,14 @@ fn varint(to: &mut Vec<u8>, mut value: u64) {
     to.push(value as u8);
 }
 
-/// A field of bytes, text or a message: wire type 2.
-fn field(to: &mut Vec<u8>, tag: u64, bytes: &[u8]) {
+/// The begin of a field of bytes, text or a message, which is of wire type 2: its tag and its length.
+fn begin(to: &mut Vec<u8>, tag: u64, length: usize) {
     varint(to, tag << 3 | 2);
-    varint(to, bytes.len() as u64);
+    varint(to, length as u64);
+}
+
+fn field(to: &mut Vec<u8>, tag: u64, bytes: &[u8]) {
+    begin(to, tag, bytes.len());
     to.extend_from_slice(bytes);
 }
 
@@ -252,11 +282,9 @@ fn length(bytes: usize) -> usize {
 /// A `KeyValue` whose `AnyValue` is text. Nothing is put together apart: there are ten of them a span.
 fn attribute(to: &mut Vec<u8>, tag: u64, key: &str, value: &str) {
     let any = length(value.len());
-    varint(to, tag << 3 | 2);
-    varint(to, (length(key.len()) + length(any)) as u64);
+    begin(to, tag, length(key.len()) + length(any));
     field(to, 1, key.as_bytes());
-    varint(to, 2 << 3 | 2);
-    varint(to, any as u64);
+    begin(to, 2, any);
     field(to, 1, value.as_bytes());
 }
 
@@ -276,23 +304,25 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_is_bounded_and_counted() {
-        let (spans, ids) = (Spans::default(), Ids::new());
-        for _ in 0..MOST + 5 {
-            spans.append(Span {
-                trace: Trace::next(None, &ids).0,
-                started: Instant::now(),
-                took: Duration::ZERO,
-                method: Method::GET,
-                uri: Uri::default(),
-                version: Version::HTTP_11,
-                https: true,
-                host: None,
-                status: 200,
-                target: None,
-                client: HeaderValue::from_static("127.0.0.1"),
-            });
+        let (spans, ids) = (Spans::new(Clock::default()), Ids::new());
+        let (trace, _) = Trace::next(None, &ids);
+        let span = Span {
+            trace: &trace,
+            took: Duration::ZERO,
+            method: "GET",
+            path: "/",
+            version: Version::HTTP_11,
+            https: true,
+            host: "",
+            status: 200,
+            target: "",
+            client: "127.0.0.1",
+        };
+        while spans.counts().1 < 5 {
+            spans.append(&span);
         }
-        assert_eq!(spans.counts(), (0, 5));
-        assert_eq!(spans.waiting.lock().unwrap().len(), MOST);
+        let waiting = spans.waiting.lock().unwrap();
+        let one = waiting.bytes.len() / waiting.count as usize;
+        assert!((MOST..=MOST + one).contains(&waiting.bytes.len()), "{} bytes", waiting.bytes.len());
     }
 }

@@ -70,12 +70,13 @@ impl Target {
 
     /// A connection was made: it is in again.
     pub fn answered(&self) {
-        if self.away.load(Relaxed) {
-            self.away.store(false, Relaxed);
-        }
         if self.ejected_until.load(Relaxed) != 0 {
             self.ejected_until.store(0, Relaxed);
             self.refusals.store(0, Relaxed);
+        }
+        // Last: whoever finds it left out must find why.
+        if self.away.load(Relaxed) {
+            self.away.store(false, Relaxed);
         }
     }
 }

@@ -213,9 +213,8 @@ async fn while_the_only_target_is_replaced_under_load_no_request_is_lost_or_carr
     load.more(60).await;
     let (answered, failed) = load.end().await;
     assert!(failed.is_empty(), "of {answered}: {failed:#?}");
-    let done = application.done.lock().unwrap();
+    let done = application.done.lock().unwrap().clone();
     assert_eq!((done.len(), done.values().sum::<usize>()), (answered, answered), "each once");
-    drop(done);
     assert_eq!(edge.control("/targets").await["held"], 0);
     edge.stop().await;
 }

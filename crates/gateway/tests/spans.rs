@@ -86,7 +86,7 @@ async fn a_span_joins_the_client_s_trace_to_the_application_s() {
     assert_eq!(edge.control("/health").await["spans"], serde_json::json!({ "sent": 2, "dropped": 0 }));
     let lines = edge.stop().await;
     assert_eq!(lines.len(), 3);
-    let got = got.lock().unwrap();
+    let got = got.lock().unwrap().clone();
     let mut spans: Vec<Span> = Vec::new();
     for (key, request) in got.iter() {
         assert_eq!(key, "Bearer the edge's key");
