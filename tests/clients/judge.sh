@@ -3,6 +3,7 @@
 # away, run.sh judges both, and both are destroyed, whatever happened.
 #
 #   judge.sh        needs target/debug/stamp and time-tracker; PostgreSQL in STAMP_ENGINES
+#   judge.sh --long judges with the clients that take minutes to build, and only with them
 #
 # Without Python's pip, npm or their registries it says SKIP and why; STAMP_REQUIRE=clients makes that a failure.
 set -euo pipefail
@@ -101,6 +102,10 @@ judged() {
 }
 
 failed=0
+if [[ ${1:-} == --long ]]; then
+    judged clients judge tests/clients "" keyvault-rust || failed=1
+    exit "$failed"
+fi
 judged clients judge tests/clients "" keyvault-python keyvault-node otlp-python otlp-node oidc psql curl tls || failed=1
 JUDGE_REDIRECT=/signin-oidc judged time-tracker web systems/time-tracker "user manager admin" oidc psql curl openapi || failed=1
 exit "$failed"

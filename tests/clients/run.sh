@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Real clients judge a running stamp. Brings them once (pinned), then runs one after another.
 #
-#   run.sh [JUDGE...]      all judges, or those named
+#   run.sh [JUDGE...]      all judges but keyvault-rust, which takes minutes to build, or those named
 #   run.sh --prepare       brings the clients only
+#   run.sh --prepare-rust  brings and builds those of keyvault-rust
 #
 # STAMP_EXEC      how a command is run in a service's place, such as "stamp exec clients judge --"; empty: run as it is
 # STAMP_CLIENTS   where the clients are kept; the service's user must be able to read it
@@ -33,7 +34,37 @@ prepare() {
         (cd "$STAMP_CLIENTS" && npm ci --silent --no-audit --no-fund)
         cp "$here/package-lock.json" "$STAMP_CLIENTS/package-lock.done"
     fi
-    cp "$here"/*.py "$here"/*.mjs "$here"/*.sh "$STAMP_CLIENTS/"
+    cp "$here"/*.py "$here"/*.mjs "$here"/*.sh "$here/az" "$STAMP_CLIENTS/"
+}
+
+# Microsoft's Rust crate: a judge that uses it, and the tests that its package ships. Those want to lie in a repository, below
+# a folder `sdk`; the package is the one that cargo brought for the judge, by its checksum.
+prepare_rust() {
+    local at=$STAMP_CLIENTS/rust package log program
+    if diff -rq "$here/rust" "$at/of" >/dev/null 2>&1; then return; fi
+    rm -rf "$at"
+    mkdir -p "$at/.git" "$at/sdk/keyvault" "$at/built"
+    cp -r "$here/rust" "$at/judge"
+    export CARGO_TARGET_DIR=$at/target
+    log=$at/build.log
+    cargo build --quiet --locked --manifest-path "$at/judge/Cargo.toml" 2>"$log" || { cat "$log"; return 1; }
+    cp "$CARGO_TARGET_DIR/debug/keyvault-judge" "$at/built/"
+    package=$(cargo metadata --locked --format-version 1 --manifest-path "$at/judge/Cargo.toml" |
+        python3 -c 'import json, sys; print(next(p["manifest_path"] for p in json.load(sys.stdin)["packages"] if p["name"] == "azure_security_keyvault_secrets"))')
+    cp -r "${package%/*}" "$at/sdk/keyvault/azure_security_keyvault_secrets"
+    cp -r "$here/rust/shipped/retry" "$at/sdk/keyvault/retry"
+    cat "$here/rust/shipped/dev-dependencies.toml" >>"$at/sdk/keyvault/azure_security_keyvault_secrets/Cargo.toml"
+    cp "$here/rust/shipped/Cargo.lock" "$at/sdk/keyvault/azure_security_keyvault_secrets/Cargo.lock"
+    for program in secret_client readme; do
+        # Their harness reads the mode when it is compiled.
+        AZURE_TEST_MODE=live cargo test --quiet --locked --no-run --message-format json --test "$program" \
+            --manifest-path "$at/sdk/keyvault/azure_security_keyvault_secrets/Cargo.toml" 2>"$log" |
+            python3 -c 'import json, sys; print(next(m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")))' >"$at/executable" ||
+            { cat "$log"; return 1; }
+        cp "$(<"$at/executable")" "$at/built/shipped-$program"
+    done
+    rm -rf "$CARGO_TARGET_DIR"
+    cp -r "$here/rust" "$at/of"
 }
 
 judges=(
@@ -47,14 +78,26 @@ judges=(
     tls             "python -W ignore tls_sslyze.py"
     openapi         "bash openapi.sh"
     witness         "python witness.py"
+    keyvault-rust   "bash keyvault_rust.sh"
 )
 
 prepare >&2
+if [[ ${1:-} == --prepare-rust ]]; then
+    prepare_rust >&2
+    exit 0
+fi
+# In a process of its own, so that its first failure ends it.
+if [[ " $* " == *" keyvault-rust "* ]] && ! bash "$here/run.sh" --prepare-rust; then
+    echo "keyvault-rust: SKIP its crates could not be brought and built"
+    if [[ ${STAMP_REQUIRE:-} == *clients* ]]; then exit 1; fi
+    exit 0
+fi
 if [[ ${1:-} == --prepare ]]; then exit 0; fi
 failed=0
 for ((i = 0; i < ${#judges[@]}; i += 2)); do
     name=${judges[i]}
     if [[ $# -gt 0 && " $* " != *" $name "* ]]; then continue; fi
+    if [[ $# == 0 && $name == keyvault-rust ]]; then continue; fi
     read -ra command <<<"${judges[i + 1]}"
     # The variables of the caller are set again: a service's place starts with an environment of its own.
     own=("PATH=$STAMP_CLIENTS/venv/bin:/usr/local/bin:/usr/bin:/bin" "JUDGES=$STAMP_CLIENTS")

@@ -36,8 +36,8 @@ pub enum Error {
     },
     #[error("{workload} did not become ready within {} s; awaited: {awaited}", within.as_secs_f64())]
     NotReady {
-        system: String,
-        stamp: String,
+        /// `SYSTEM/STAMP`.
+        of: String,
         workload: String,
         within: std::time::Duration,
         awaited: String,
@@ -129,7 +129,8 @@ impl Error {
             Self::Place { source: drivers::Error::Listen { .. }, .. } => {
                 "end that process, or `stamp destroy` this stamp: a new one takes other addresses".into()
             }
-            Self::NotReady { system, stamp, workload, .. } => {
+            Self::NotReady { of, workload, .. } => {
+                let (system, stamp) = of.split_once('/').unwrap_or((of, "dev"));
                 let more = if workload.starts_with("service.") {
                     let service = workload.split('+').next().unwrap_or(workload);
                     format!("; if it needs longer, `start_within` of [{service}] in system.toml")

@@ -43,8 +43,8 @@ pub async fn wait(layout: &Layout, composed: &Composed, mut note: impl FnMut(Str
         }
         if started.elapsed() > within {
             let tail = tail();
-            let (system, stamp) = (layout.system.clone(), layout.stamp.clone());
-            return Err(Error::NotReady { system, stamp, workload: workload.into(), within, awaited, tail });
+            let of = format!("{}/{}", layout.system, layout.stamp);
+            return Err(Error::NotReady { of, workload: workload.into(), within, awaited, tail });
         }
         if told.elapsed() > Duration::from_millis(500) {
             told = Instant::now();
@@ -132,9 +132,9 @@ pub async fn open(
             Err(e) => crate::error::chain(&e),
         };
         if started.elapsed() > within {
-            let (system, stamp) = (layout.system.clone(), layout.stamp.clone());
+            let of = format!("{}/{}", layout.system, layout.stamp);
             let tail = Vec::new();
-            return Err(Error::NotReady { system, stamp, workload: workload.into(), within, awaited, tail });
+            return Err(Error::NotReady { of, workload: workload.into(), within, awaited, tail });
         }
         if told.elapsed() > Duration::from_millis(500) {
             told = Instant::now();
