@@ -82,7 +82,8 @@ macro_rules! miss {
 #[macro_export]
 macro_rules! must {
     ($holds:expr, $($words:tt)*) => {
-        if !$holds {
+        let holds: bool = $holds;
+        if !holds {
             return Err($crate::Miss::Failed(format!($($words)*)));
         }
     };

@@ -109,10 +109,8 @@ pub async fn plain(address: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
     let mut stream = timed(TcpStream::connect(address)).await??;
     stream.write_all(bytes).await?;
     let mut answer = vec![0; 4096];
-    let length = match timed(stream.read(&mut answer)).await? {
-        Ok(length) => length,
-        Err(_) => 0,
-    };
+    // A reset says as much as an end.
+    let length = timed(stream.read(&mut answer)).await?.unwrap_or_default();
     answer.truncate(length);
     Ok(answer)
 }

@@ -12,6 +12,8 @@ use supervisor::{Home, Places};
 
 use crate::{connect, target::Source};
 
+type Told = Box<dyn FnMut(&Event) + Send>;
+
 /// The home of one run, and the system that is tried in it.
 pub struct Scratch {
     home: Home,
@@ -21,7 +23,7 @@ pub struct Scratch {
     programs: Vec<PathBuf>,
     program: PathBuf,
     /// Steps as they happen, for the person who waits.
-    told: Mutex<Box<dyn FnMut(&Event) + Send>>,
+    told: Mutex<Told>,
 }
 
 impl Scratch {
@@ -51,7 +53,7 @@ impl Scratch {
         let own = std::env::current_exe().context("could not find this program")?;
         let programs = own.parent().map(|p| vec![p.to_owned()]).unwrap_or_default();
         let program = connect::kept(&home)?;
-        let told = Mutex::new(Box::new(told) as Box<dyn FnMut(&Event) + Send>);
+        let told = Mutex::new(Box::new(told) as Told);
         Ok(Self { home, client, system: system.to_owned(), folder: source.folder.clone(), programs, program, told })
     }
 

@@ -51,7 +51,7 @@ pub async fn run(of: &ProveOf, json: bool) -> anyhow::Result<ExitCode> {
         return Err(Failed::asked(format!("there is no area {area}"), format!("there is: {}", areas.join(", "))));
     }
     let person = connect::home()?;
-    let scratch = Scratch::make(&person, &source, &system.name, |event| tell_step(event)).await?;
+    let scratch = Scratch::make(&person, &source, &system.name, tell_step).await?;
     let home = scratch.home().clone();
     let begun = Instant::now();
     let work = async {
