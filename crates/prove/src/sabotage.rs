@@ -121,8 +121,9 @@ impl Sabotage {
 async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
     let postgres = site.first("postgres")?;
     let control = site.control(&postgres)?;
-    let databases: Vec<String> = site.system.databases().map(|(id, _)| id.name.clone()).collect();
-    let database = databases.first().cloned().unwrap_or_default();
+    let declared = site.system.databases().find(|(id, _)| id.to_string() == postgres);
+    let database = declared.and_then(|(_, p)| p.databases.first().cloned());
+    let database = database.ok_or_else(|| Miss::Failed(format!("{postgres} has no database")))?;
     let password = api::Secret::new(uuid::Uuid::new_v4().simple().to_string());
     let body = api::postgres::RoleRequest {
         database: database.clone(),

@@ -141,7 +141,12 @@ async fn sabotages(
         host.clear().await?;
         let manifest = sabotage.manifest(&source.text)?;
         let lab = Lab::new(Box::new(Shared(host.clone())), source.folder.clone(), manifest);
-        sabotage.spoil(&lab, FIRST).await.map_err(|m| anyhow::anyhow!("could not spoil it: {m:?}"))?;
+        if let Err(miss) = sabotage.spoil(&lab, FIRST).await {
+            let fault = format!("it could not be spoilt: {miss:?}");
+            screen::talk(&format!("  {} {fault}", screen::red("✗")));
+            matrix.push((sabotage.name.clone(), Vec::new(), vec![fault]));
+            continue;
+        }
         // What only looks, and what the sabotage is about.
         let near = Scope { fast: true, also: sabotage.fails.clone(), ..scope.clone() };
         let with = look(&lab, system, ledger, &near).await?;
