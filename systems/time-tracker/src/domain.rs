@@ -16,14 +16,16 @@ pub struct Period {
 }
 
 impl Period {
-    /// The period that holds `date`; None outside 2000 to 2099.
+    /// The period that holds `date`; None where it does not lie in 2000 to 2099 with all its days.
     pub fn of(date: Date) -> Option<Period> {
-        if !(2000..=2099).contains(&date.year()) {
+        let century = 2000..=2099;
+        if !century.contains(&date.year()) {
             return None;
         }
         let days = (date - FIRST).get_days();
         let start = FIRST.checked_add(days.div_euclid(DAYS).checked_mul(DAYS)?.days()).ok()?;
-        Some(Period { start })
+        let period = Period { start };
+        (century.contains(&start.year()) && century.contains(&period.end().year())).then_some(period)
     }
 
     /// The last day.
