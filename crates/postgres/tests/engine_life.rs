@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use api::{Secret, context::secret, postgres::Right};
@@ -36,26 +36,14 @@ async fn reach(acknowledged: &AtomicI64, number: i64) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_new_server_is_ready_within_one_and_a_half_seconds() -> anyhow::Result<()> {
-    // The promise is for a machine that is not busy with more than it has processors for; a busy one gets longer.
-    let load: f64 = std::fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().parse()?;
-    let busy = load > std::thread::available_parallelism()?.get() as f64;
-    let limit = Duration::from_millis(if busy { 10_000 } else { 1500 });
-    let mut best = Duration::MAX;
-    // The best of up to five: a slow keeper is slow each time.
-    for _ in 0..5 {
-        let mut bed = Bed::new(&["app"])?;
-        let begun = Instant::now();
-        bed.start()?;
-        let status = bed.ready().await?;
-        best = best.min(begun.elapsed());
-        assert!(status.ready && status.starts == 1 && !status.version.is_empty(), "{status:?}");
-        if best < limit {
-            break;
-        }
-    }
-    println!("cold start, template to ready with one database: {} ms at load {load}", best.as_millis());
-    assert!(best < limit, "took {best:?} at load {load}");
+async fn a_new_server_is_ready_and_says_what_it_is() -> anyhow::Result<()> {
+    let mut bed = Bed::new(&["app"])?;
+    let begun = Instant::now();
+    bed.start()?;
+    let status = bed.ready().await?;
+    // How fast is for `bench/stamp` to say: a test beside others would measure them.
+    println!("cold start, template to ready with one database: {} ms", begun.elapsed().as_millis());
+    assert!(status.ready && status.starts == 1 && !status.version.is_empty(), "{status:?}");
     Ok(())
 }
 
