@@ -133,8 +133,9 @@ async fn an_idle_connection_may_bring_a_last_request_and_is_then_closed_and_a_si
     late.write_all(request).await.unwrap();
     let mut rest = String::new();
     tokio::time::timeout(LIMIT, late.read_to_string(&mut rest)).await.expect("an end in time").unwrap();
+    // Whether the answer says `connection: close` depends on which the server sees first, the request or the end: answered
+    // and then closed it is either way.
     assert_eq!(rest.matches("HTTP/1.1 200 OK").count(), 1, "{rest}");
-    assert_eq!(rest.matches("connection: close").count(), 1, "{rest}");
     let read = tokio::time::timeout(LIMIT, silent.read(&mut [0; 1])).await.expect("an end in time");
     assert_eq!(read.unwrap(), 0);
     tokio::time::timeout(LIMIT, running).await.expect("it ends in time").unwrap();
