@@ -40,6 +40,8 @@ pub struct Site {
     pub controls: BTreeMap<String, PathBuf>,
     /// The folder of each workload: its stored settings, logs and data.
     pub places: BTreeMap<String, PathBuf>,
+    /// Isolation that was asked for and this machine does not give, with what was refused.
+    pub missing: Vec<String>,
     /// Where a check may leave files while it runs.
     pub scratch: PathBuf,
     /// This program, where every user of the stamp may run it.

@@ -24,6 +24,8 @@ pub struct Scratch {
     program: PathBuf,
     /// Steps as they happen, for the person who waits.
     told: Mutex<Told>,
+    /// What was missing when workloads were placed; one that is adopted later does not tell again.
+    missing: Mutex<Vec<String>>,
 }
 
 impl Scratch {
@@ -54,7 +56,16 @@ impl Scratch {
         let programs = own.parent().map(|p| vec![p.to_owned()]).unwrap_or_default();
         let program = connect::kept(&home)?;
         let told = Mutex::new(Box::new(told) as Told);
-        Ok(Self { home, client, system: system.to_owned(), folder: source.folder.clone(), programs, program, told })
+        Ok(Self {
+            home,
+            client,
+            system: system.to_owned(),
+            folder: source.folder.clone(),
+            programs,
+            program,
+            told,
+            missing: Mutex::default(),
+        })
     }
 
     /// Ends and removes everything.
@@ -161,7 +172,15 @@ impl Scratch {
         };
         let end = connect::events(&self.client, "/up", &request, tell).await?;
         let Event::Ready(ready) = end else { anyhow::bail!("{stamp} did not become ready") };
-        site(&self.home, &self.client, &ready.system, stamp, manifest, self.program.clone()).await
+        let missing = self.missing.lock().map(|mut all| {
+            all.extend(ready.missing.iter().cloned());
+            all.sort();
+            all.dedup();
+            all.clone()
+        });
+        let mut site = site(&self.home, &self.client, &ready.system, stamp, manifest, self.program.clone()).await?;
+        site.missing = missing.unwrap_or_default();
+        Ok(site)
     }
 }
 
@@ -191,6 +210,7 @@ pub async fn site(
         manifest: manifest.to_owned(),
         system,
         status,
+        missing: Vec::new(),
         scratch,
         program,
     })

@@ -41,6 +41,9 @@ pub async fn bounds(lab: &Lab, on: &str, c: &Call) -> Seen {
     let (cpus, mib): (f64, u64) = (c.argument(1, "1").parse()?, c.argument(2, "0").parse()?);
     let pids = site.pids(workload);
     must!(!pids.is_empty(), "{workload} does not run");
+    if let Some(refused) = site.missing.iter().find(|m| m.contains("limits (")) {
+        return Err(Miss::NotHere { why: "this machine sets no limits for us".into(), command: refused.clone() });
+    }
     for pid in pids {
         let memory = group_file(*pid, "memory", "memory.limit_in_bytes", "memory.max")?;
         let quota = group_file(*pid, "cpu", "cpu.cfs_quota_us", "cpu.max")?;
