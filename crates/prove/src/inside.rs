@@ -41,7 +41,8 @@ pub enum Saw {
     },
     Http {
         status: u16,
-        body: String,
+        /// Of a JSON answer with a `value`, as a vault gives: the answer itself may be a secret.
+        value: Option<Value>,
     },
     Environment(BTreeMap<String, Option<Value>>),
     /// Rows of each statement, as text.
@@ -119,7 +120,8 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
             let path = parsed.query().map_or(parsed.path().to_owned(), |q| format!("{}?{q}", parsed.path()));
             let body = body.map(|b| ("application/json", b.into()));
             let answer = client.send(&method, &path, body).await?;
-            Ok(Saw::Http { status: answer.status.as_u16(), body: String::from_utf8_lossy(&answer.body).into_owned() })
+            let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            Ok(Saw::Http { status: answer.status.as_u16(), value: json["value"].as_str().map(Value::of) })
         }
         Ask::Environment { names } => {
             let of = |name: &String| (name.clone(), std::env::var(name).ok().map(|v| Value::of(&v)));

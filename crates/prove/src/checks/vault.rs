@@ -343,13 +343,12 @@ pub async fn connection_from_vault(lab: &Lab, on: &str, c: &Call) -> Seen {
         Ask::Sql { variable: variable.into(), statements: vec!["SELECT current_user, 40 + 2".into()] },
     ];
     let saw = site.inside(service, &asks).await?;
-    let [Saw::Http { status: 200, body }, Saw::Environment(values), Saw::Sql(rows)] = saw.as_slice() else {
+    let [Saw::Http { status: 200, value: Some(held) }, Saw::Environment(values), Saw::Sql(rows)] = saw.as_slice()
+    else {
         let told: Vec<String> = saw.iter().map(status).collect();
         miss!("reading {secret} and asking the database by it: {told:?}")
     };
-    let body: Value = serde_json::from_str(body)?;
-    let value = Told::of(body["value"].as_str().unwrap_or_default());
-    must!(values.get(variable) == Some(&Some(value)), "{variable} is not what the vault holds");
+    must!(values.get(variable) == Some(&Some(held.clone())), "{variable} is not what the vault holds");
     must!(rows.first().is_some_and(|r| r.len() == 1 && r[0][1] == "42"), "the database answers {rows:?}");
     Ok(format!("read with its own identity; the database answers it as {}", rows[0][0][0]))
 }
