@@ -20,6 +20,10 @@ pub enum Error {
     },
     #[error("initdb in {bin} ended with {status}: {text}")]
     Initdb { bin: PathBuf, status: std::process::ExitStatus, text: String },
+    #[error(
+        "the engine in {bin} has no {tool}: `engines/bring postgresql` brings PostgreSQL's client tools, or install them beside its server"
+    )]
+    NoTool { tool: &'static str, bin: PathBuf },
     #[error("no user that may run initdb: root needs a `nobody` in /etc/passwd")]
     NoUser,
     /// Making the same request again is safe: all statements are.

@@ -72,11 +72,32 @@ pub(crate) fn server(bin: &Path, pgdata: &Path, options: &[(String, String)]) ->
     for (name, value) in options {
         command.arg("-c").arg(format!("{name}={value}"));
     }
-    // By this mark every process of a workload is found.
-    if let Some(mark) = std::env::var_os(api::context::MARK) {
-        command.env(api::context::MARK, mark);
-    }
+    mark(&mut command);
     command.spawn()
+}
+
+/// One of PostgreSQL's client tools (`pg_basebackup`, `pg_rewind`, ...), which lie beside the server, or in a folder of their
+/// own beside `bin` where the engine's package left them out. It has no environment but the little it needs; a password goes
+/// to it by a file or not at all.
+///
+/// # Errors
+/// The engine has no such tool.
+pub(crate) fn client(bin: &Path, name: &'static str) -> Result<Command, Error> {
+    let engine = bin.parent().unwrap_or(bin);
+    let own = engine.join("tools/bin");
+    let folder = [bin, &own].into_iter().find(|folder| folder.join(name).is_file());
+    let folder = folder.ok_or_else(|| Error::NoTool { tool: name, bin: bin.into() })?;
+    let mut command = tool(folder, name);
+    if folder == own {
+        // The tools are linked to a libpq of another name and to the engine's own libraries.
+        let mut path = own.with_file_name("lib").into_os_string();
+        path.push(":");
+        path.push(engine.join("lib"));
+        command.env("LD_LIBRARY_PATH", path);
+    }
+    command.current_dir("/").stdin(Stdio::null());
+    mark(&mut command);
+    Ok(command)
 }
 
 fn tool(bin: &Path, name: &str) -> Command {
@@ -87,4 +108,11 @@ fn tool(bin: &Path, name: &str) -> Command {
         command.env("LD_LIBRARY_PATH", lib);
     }
     command
+}
+
+/// By this mark every process of a workload is found.
+fn mark(command: &mut Command) {
+    if let Some(mark) = std::env::var_os(api::context::MARK) {
+        command.env(api::context::MARK, mark);
+    }
 }
