@@ -266,4 +266,17 @@ pub enum Role {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Hands a file of PostgreSQL's log to its keeper
+    Archive {
+        #[arg(long)]
+        socket: PathBuf,
+        name: String,
+    },
+    /// Has a keeper put a file of the archive where its server wants it
+    Fetch {
+        #[arg(long)]
+        socket: PathBuf,
+        name: String,
+        to: String,
+    },
 }
