@@ -44,6 +44,38 @@ pub struct ProveOf {
     pub sabotage: Option<String>,
 }
 
+/// To which moment, or what becomes of what was restored.
+#[derive(Args, Clone)]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
+pub struct RestoreHow {
+    /// The database, where there is more than one, such as postgres.main
+    pub resource: Option<String>,
+    /// To this moment, such as 2026-01-24T12:00:00Z
+    #[arg(long, value_name = "TIME", group = "what")]
+    pub to: Option<String>,
+    /// To a moment that `stamp backup --point` named
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub to_point: Option<String>,
+    /// As far as the log goes
+    #[arg(long, group = "what")]
+    pub latest: bool,
+    /// Put what was restored in its origin's place; the old data is kept under another name
+    #[arg(long, group = "what")]
+    pub swap: bool,
+    /// Remove what was restored
+    #[arg(long, group = "what")]
+    pub discard: bool,
+    /// Remove the old data that a swap has kept
+    #[arg(long, group = "what")]
+    pub forget_replaced: bool,
+    /// The name of the restored database; NAME-restored if not given
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Bring a stamp up; run again, it changes only what has changed
@@ -124,6 +156,30 @@ pub enum Verb {
     Secret {
         #[command(subcommand)]
         verb: SecretVerb,
+    },
+    /// Take a base backup now, or name this moment
+    Backup {
+        #[command(flatten)]
+        of: Of,
+        /// The database, where there is more than one, such as postgres.main
+        resource: Option<String>,
+        /// Name this moment, to restore to it later (the log up to it is archived)
+        #[arg(long)]
+        point: Option<String>,
+    },
+    /// Show what can be gone back to
+    Backups {
+        #[command(flatten)]
+        of: Of,
+        /// Only this database, such as postgres.main
+        resource: Option<String>,
+    },
+    /// Restore a database beside the one there is; then swap it in, or remove it
+    Restore {
+        #[command(flatten)]
+        of: Of,
+        #[command(flatten)]
+        how: RestoreHow,
     },
     /// People of a stamp
     User {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    Event, ExecRequest, Failure, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest, Version,
+    BackupOf, Event, ExecRequest, Failure, RestoreRequest, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest,
+    UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,
@@ -19,7 +20,7 @@ use model::{Kind, ResourceId};
 use crate::{
     Error,
     authority::Authority,
-    exec,
+    backups, exec,
     journal::StampRow,
     layout::Layout,
     people, reconcile, secrets,
@@ -42,6 +43,10 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/secret", post(set_secret))
         .route("/user", post(add_user))
         .route("/token", post(give_token))
+        .route("/backup", post(back_up))
+        .route("/backups", get(list_backups))
+        .route("/restore", post(restore))
+        .route("/swap", post(swap))
         .route("/shutdown", post(shutdown))
         .with_state(ground)
 }
@@ -204,6 +209,24 @@ async fn give_token(State(ground): Shared, Json(request): Json<TokenRequest>) ->
         "client_id": token.client_id,
     });
     Ok(Json(body).into_response())
+}
+
+async fn back_up(State(ground): Shared, Json(of): Json<BackupOf>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(backups::back_up(&ground, &row, &of).await?).into_response())
+}
+
+async fn list_backups(State(ground): Shared, Query(of): Query<BackupOf>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(backups::list(&ground, &row, of.resource.as_deref()).await?).into_response())
+}
+
+async fn restore(State(ground): Shared, Json(request): Json<RestoreRequest>) -> Response {
+    events(async { backups::restore(&ground, row(&ground, &request.system, &request.stamp)?, request).await }.await)
+}
+
+async fn swap(State(ground): Shared, Json(request): Json<SwapRequest>) -> Response {
+    events(async { backups::swap(&ground, row(&ground, &request.system, &request.stamp)?, request).await }.await)
 }
 
 async fn shutdown(State(ground): Shared) -> StatusCode {

@@ -9,6 +9,7 @@
 
 mod apply;
 mod authority;
+mod backups;
 mod compose;
 mod error;
 mod exec;

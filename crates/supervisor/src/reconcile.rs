@@ -162,8 +162,17 @@ async fn carry_out(ground: Arc<Ground>, row: StampRow, work: Work) {
     work.feed.tell(end);
 }
 
-async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<Ready, Error> {
-    let system = resolve(&row.manifest, &row.stamp)?;
+/// A stamp as it is declared, with what was restored beside it.
+pub fn system_of(ground: &Ground, row: &StampRow) -> Result<System, Error> {
+    let mut system = resolve(&row.manifest, &row.stamp)?;
+    crate::backups::add_restored(&ground.journal, row, &mut system)?;
+    Ok(system)
+}
+
+pub(crate) async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<Ready, Error> {
+    let unswapped = (ground.clone(), row.clone());
+    blocking(move || crate::backups::finish_swap(&unswapped.0, &unswapped.1)).await?;
+    let system = system_of(ground, row)?;
     let scene = {
         let (ground, row, system) = (ground.clone(), row.clone(), system);
         let fresh = matches!(work.what, What::Up(_));
@@ -188,7 +197,7 @@ async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<R
 }
 
 /// Settles places, keys and files that everything else stands on. Run twice, it changes nothing.
-fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Result<Scene, Error> {
+pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Result<Scene, Error> {
     ground.home.prepare().map_err(Error::file("make", ground.home.root()))?;
     ballast(ground);
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
