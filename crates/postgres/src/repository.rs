@@ -263,12 +263,12 @@ pub(crate) fn reach_of(base: &Base, path: &wal::Path, segments: &BTreeMap<Segmen
 
 /// From the oldest moment to the newest that can be gone back to without a hole between.
 pub(crate) fn window(bases: &[Base], path: &wal::Path, segments: &BTreeMap<Segment, i64>) -> Option<Window> {
-    let ends = |base: &Base| reach_of(base, path, segments)?.last.map(|(_, written)| written);
-    let newest = bases.iter().rev().find(|base| ends(base).is_some())?;
-    let to_ms = ends(newest)?.max(newest.earliest_ms);
+    let end = |base: &Base| reach_of(base, path, segments)?.last;
+    let newest = bases.iter().rev().find(|base| end(base).is_some())?;
+    let (last, written) = end(newest)?;
     // An older one counts while its chain goes on into the newer's.
-    let from = bases.iter().find(|base| ends(base).is_some_and(|end| end.max(base.earliest_ms) >= to_ms));
-    Some(Window { from_ms: from.unwrap_or(newest).earliest_ms, to_ms })
+    let from = bases.iter().find(|base| end(base).is_some_and(|(segment, _)| segment == last)).unwrap_or(newest);
+    Some(Window { from_ms: from.earliest_ms, to_ms: written.max(newest.earliest_ms) })
 }
 
 /// A sealed file that does not open is told by its name.

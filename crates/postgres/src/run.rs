@@ -30,7 +30,8 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     let keeper = Arc::new(Keeper::new(checked, cert, key, password, backups));
     let limits = Limits { connections: 32, body_bytes: 64 * 1024, ..Limits::default() };
     let shutdown = context.shutdown.clone();
-    let answering = service::serve(control, None, http::routes(keeper.clone()), limits, shutdown.clone());
+    // It answers to the last: while the server ends, it still hands over its log.
+    let answering = service::serve(control, None, http::routes(keeper.clone()), limits, Shutdown::default());
     let copying = async {
         match &copied {
             Some(backups) => backups.keep_copy(&shutdown).await,

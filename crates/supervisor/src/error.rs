@@ -98,7 +98,7 @@ impl Error {
             Self::Interrupted(_) => "S0217",
             Self::Asked { .. } => "S0218",
             Self::HalfRemoved { .. } => "S0219",
-            Self::Restore { .. } => "S0220",
+            Self::Restore { .. } => "S0230",
             Self::Fault(_) => "S0299",
         }
     }

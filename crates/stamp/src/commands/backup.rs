@@ -50,7 +50,7 @@ pub async fn run(of: &Of, resource: Option<String>, point: Option<String>, json:
             None => {
                 let why = all.trouble.unwrap_or_else(|| "the keeper was started anew meanwhile".into());
                 return Err(Failed(Failure {
-                    code: "S0221".into(),
+                    code: "S0231".into(),
                     message: format!("the base backup {name} was not taken: {why}"),
                     hint: Some("mend what is named, and take it again; the schedule does so too".into()),
                     exit: 1,
