@@ -131,6 +131,18 @@ pub struct ResourceStatus {
     /// Why it does not run, or how it last ended.
     #[serde(default)]
     pub note: String,
+    /// Its place in the stamp's closed network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// A workload's place in a closed network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Place {
+    pub subnet: String,
+    pub address: std::net::Ipv4Addr,
+    /// The file that keeps its network namespace.
+    pub namespace: PathBuf,
 }
 
 /// One line of `GET /stamps`.
@@ -160,6 +172,9 @@ pub struct ExecAnswer {
     pub program: PathBuf,
     pub config: PathBuf,
     pub user: Option<u32>,
+    /// The file that keeps the network it runs in; None: the machine's.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
     pub hosts_file: PathBuf,
     pub secrets: crate::Secret,
     pub directory: PathBuf,

@@ -204,6 +204,7 @@ impl Site {
             user: answer.user,
             listeners: Vec::new(),
             secrets: answer.secrets.expose().as_bytes().to_vec(),
+            network: answer.network,
             hosts_file: Some(answer.hosts_file),
             limits: Limits::default(),
             log: Some(log.to_owned()),

@@ -56,7 +56,8 @@ pub fn place(
     }
     let secrets = secrets(layout, authority, composed)?;
     let mut listeners: Vec<Listen> =
-        composed.listeners.iter().map(|(name, address)| Listen { name: name.clone(), at: At::Tcp(*address) }).collect();
+        composed.listeners.iter().map(|(name, address)| Listen { name: name.clone(), at: At::Inside(*address) }).collect();
+    listeners.extend(composed.doors.iter().map(|(name, at)| Listen { name: name.clone(), at: At::Tcp(*at) }));
     listeners.push(Listen { name: "shim".into(), at: At::Unix(layout.shim_socket(workload)) });
     if composed.control {
         listeners.push(Listen { name: "control".into(), at: At::Unix(layout.control(workload)) });
@@ -78,6 +79,7 @@ pub fn place(
         user,
         listeners,
         secrets: secrets.encode().expose().as_bytes().to_vec(),
+        network: layout.namespace(workload),
         hosts_file: Some(layout.hosts_file()),
         limits: composed.limits,
         log: Some(place.join("shim.log")),
@@ -154,7 +156,7 @@ pub fn secrets(layout: &Layout, authority: &Authority, composed: &Composed) -> R
         secrets.insert(secret::INGEST_KEY, ingest_key(authority, &composed.shim.resource)?);
     }
     if !composed.tls_names.is_empty() {
-        let address = layout.ip(&composed.workload)?.into();
+        let address = layout.front(&composed.workload)?.into();
         let (cert, key) = authority.issue(&composed.tls_names, address)?;
         secrets.insert(secret::TLS_CERT, cert);
         secrets.insert(secret::TLS_KEY, key);
@@ -198,6 +200,7 @@ fn make_template(
         user: None,
         listeners: Vec::new(),
         secrets: Vec::new(),
+        network: None,
         hosts_file: None,
         limits: drivers::Limits::default(),
         log: Some(log.clone()),
