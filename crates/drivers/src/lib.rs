@@ -5,6 +5,7 @@
 //! Kubernetes are later drivers behind the same trait.
 
 pub mod cgroup;
+pub mod disk;
 pub mod fake;
 pub mod network;
 pub mod probe;

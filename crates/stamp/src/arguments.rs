@@ -44,6 +44,27 @@ pub struct ProveOf {
     pub sabotage: Option<String>,
 }
 
+/// What is to be broken.
+#[derive(Args, Clone)]
+pub struct DrillOf {
+    /// The system: a folder with `system.toml`, such as systems/time-tracker
+    pub system: String,
+    /// The drill, such as supervisor-loss; without it all are listed
+    pub name: Option<String>,
+    /// Break this stamp instead of a scratch one; refused if it is `protected`
+    #[arg(long, value_name = "STAMP")]
+    pub on: Option<String>,
+    /// The kind of scratch stamp
+    #[arg(long, default_value = "dev", conflicts_with = "on")]
+    pub stamp: String,
+    /// What people do meanwhile: a file in the system's `load` folder
+    #[arg(long, default_value = "signed-in-mix")]
+    pub load: String,
+    /// Do not ask before a stamp of yours is broken
+    #[arg(long)]
+    pub yes: bool,
+}
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Bring a stamp up; run again, it changes only what has changed
@@ -134,6 +155,11 @@ pub enum Verb {
     Prove {
         #[command(flatten)]
         of: ProveOf,
+    },
+    /// Break a stamp on purpose under load, and measure how it recovers and what was lost
+    Drill {
+        #[command(flatten)]
+        of: DrillOf,
     },
     /// The half of a check that runs in the place of a service (started by `prove`)
     #[command(hide = true)]

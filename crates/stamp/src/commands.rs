@@ -3,6 +3,7 @@
 mod audit;
 mod doctor;
 mod down;
+mod drill;
 mod exec;
 mod explain;
 mod init;
@@ -47,6 +48,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         match verb {
             Verb::Up { of } => up::run(&of, json).await,
             Verb::Prove { of } => prove::run(&of, json).await,
+            Verb::Drill { of } => drill::run(&of, json).await,
             Verb::Probe { asks } => {
                 screen::data(&::prove::inside::answer(&asks).await);
                 Ok(ExitCode::SUCCESS)

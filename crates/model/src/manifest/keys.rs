@@ -62,6 +62,7 @@ const STAMP: &[Key] = &[
 /// What the file and each stamp's overlay have in common.
 const BODY: &[Key] = &[
     Key::new("region", Name, "Label of the region; regions on one machine are separate stamps."),
+    Key::new("protected", Bool, "Never broken by a drill, whatever is asked."),
     Key::new(
         "names",
         Table(&[Key::new("cloud", Bool, "Real Azure host names lead to this stamp, for its own workloads.")]),

@@ -6,13 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    Lab, Miss, Seen, Site,
-    checks::vault::{folder, kill},
-    claim::Call,
-    miss, must,
-    site::until_in,
-};
+use crate::{Lab, Miss, Seen, Site, checks::vault::folder, claim::Call, harm::kill, miss, must, site::until_in};
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     Lab, Miss, Seen, Site,
     claim::Call,
+    harm::kill,
     inside::{Ask, Saw, Value as Told},
     miss, must,
     site::until,
@@ -319,12 +320,6 @@ pub async fn rotation(lab: &Lab, on: &str, c: &Call) -> Seen {
 fn stored(site: &Site, workload: &str) -> Result<String, Miss> {
     let place = site.places.get(workload).ok_or_else(|| Miss::Failed(format!("{workload} has no place")))?;
     Ok(std::fs::read_to_string(place.join("shim.json"))?)
-}
-
-/// Ends a process of a scratch stamp.
-pub fn kill(pid: u32) -> Result<(), Miss> {
-    let pid = rustix::process::Pid::from_raw(pid as i32).ok_or_else(|| Miss::Failed("there is no process".into()))?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
 }
 
 /// `connection_from_vault(SERVICE, VARIABLE, SECRET)`.
