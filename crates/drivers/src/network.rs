@@ -129,16 +129,15 @@ impl Network {
         fs::remove_dir(&self.folder).map_err(|source| self.failed("remove", source))
     }
 
-    /// Cuts the link between two workloads, connections that are open included; or heals it.
-    pub fn cut(&self, one: Ipv4Addr, other: Ipv4Addr, cut: bool) -> Result<(), Error> {
-        let act = move || Filter::open()?.cut(one, other, cut);
-        namespace::inside(&self.router(), act).map_err(|source| self.failed("cut a link of", source))
-    }
-
-    /// Makes these links lose so many of a hundred packets, both ways, and no others.
-    pub fn lose(&self, links: Vec<(Ipv4Addr, Ipv4Addr, u32)>) -> Result<(), Error> {
-        let act = move || Filter::open()?.lose(&links);
-        namespace::inside(&self.router(), act).map_err(|source| self.failed("make lossy a link of", source))
+    /// Spoils links between addresses, both ways and connections that are open included: these are cut, and these lose so
+    /// many of a hundred packets. All others are as they should be.
+    pub fn spoil(&self, cut: Vec<(Ipv4Addr, Ipv4Addr)>, lossy: Vec<(Ipv4Addr, Ipv4Addr, u32)>) -> Result<(), Error> {
+        let act = move || {
+            let mut filter = Filter::open()?;
+            filter.cut(&cut)?;
+            filter.lose(&lossy)
+        };
+        namespace::inside(&self.router(), act).map_err(|source| self.failed("spoil a link of", source))
     }
 
     /// What the router has counted.

@@ -131,8 +131,9 @@ fn a_cut_link_carries_nothing_and_a_healed_one_goes_on() {
     let (mut server, _) = database.accept().unwrap();
     talk(&mut client, &mut server).unwrap();
 
-    bed.network.cut(WEB, DATABASE, true).unwrap();
-    bed.network.cut(WEB, DATABASE, true).unwrap();
+    for _ in 0..2 {
+        bed.network.spoil(vec![(WEB, DATABASE)], Vec::new()).unwrap();
+    }
     assert_eq!(talk(&mut client, &mut server).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert_eq!(bed.try_from("service.web", (DATABASE, 5432)).unwrap_err(), ErrorKind::TimedOut);
     assert_eq!(bed.network.traffic().unwrap().cuts.len(), 2);
@@ -140,7 +141,7 @@ fn a_cut_link_carries_nothing_and_a_healed_one_goes_on() {
     bed.network.ensure(&seats(), &flows()).unwrap();
     assert_eq!(bed.try_from("service.web", (DATABASE, 5432)).unwrap_err(), ErrorKind::TimedOut);
 
-    bed.network.cut(DATABASE, WEB, false).unwrap();
+    bed.network.spoil(Vec::new(), Vec::new()).unwrap();
     bed.try_from("service.web", (DATABASE, 5432)).unwrap();
     server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     server.read_exact(&mut [0]).unwrap();
@@ -150,9 +151,9 @@ fn a_cut_link_carries_nothing_and_a_healed_one_goes_on() {
 fn a_lossy_link_loses_all_of_a_hundred_and_none_of_it_later() {
     let Some(bed) = Bed::new() else { return };
     let _database = bed.listen("postgres.main", (DATABASE, 5432));
-    bed.network.lose(vec![(WEB, DATABASE, 100)]).unwrap();
+    bed.network.spoil(Vec::new(), vec![(WEB, DATABASE, 100)]).unwrap();
     assert_eq!(bed.try_from("service.web", (DATABASE, 5432)).unwrap_err(), ErrorKind::TimedOut);
-    bed.network.lose(Vec::new()).unwrap();
+    bed.network.spoil(Vec::new(), Vec::new()).unwrap();
     bed.try_from("service.web", (DATABASE, 5432)).unwrap();
 }
 

@@ -343,8 +343,14 @@ pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destro
     if let Some(error) = failed {
         return Err(error);
     }
-    let network = network::network(&ground.home, row);
-    blocking(move || network.remove().map_err(Error::Network)).await?;
+    {
+        let (ground, row) = (ground.clone(), row.clone());
+        blocking(move || {
+            network::network(&ground.home, &row).remove().map_err(Error::Network)?;
+            network::forget_links(&ground.journal, &row)
+        })
+        .await?;
+    }
     let _ = std::fs::remove_dir_all(&layout.sockets);
     if destroy {
         let (ground, row, folder) = (ground.clone(), row.clone(), layout.folder.clone());

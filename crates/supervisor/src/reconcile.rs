@@ -225,6 +225,7 @@ fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Resu
     if let Some(closed) = &layout.closed {
         let all: Vec<_> = composed.iter().chain(migrations.values()).collect();
         closed.ensure(&layout, &system, &all)?;
+        network::spoil_again(ground, row, &layout)?;
     }
     Ok(Scene { row: row.clone(), layout, authority, composed, migrations, system })
 }

@@ -127,25 +127,23 @@ impl Filter {
         if all.is_empty() { Ok(()) } else { self.batch(all) }
     }
 
-    /// Cuts the link between two addresses, connections that are open included, or heals it.
-    pub fn cut(&mut self, one: Ipv4Addr, other: Ipv4Addr, cut: bool) -> io::Result<()> {
+    /// Cuts the links between these addresses, both ways, connections that are open included, and heals all others.
+    pub fn cut(&mut self, pairs: &[(Ipv4Addr, Ipv4Addr)]) -> io::Result<()> {
         let there = self.cuts()?;
-        let pairs = [(one, other), (other, one)];
-        let keys: Vec<[u8; 8]> = pairs
-            .into_iter()
-            .filter(|pair| there.contains(pair) != cut)
-            .map(|(from, to)| {
-                let mut key = [0; 8];
-                key[..4].copy_from_slice(&from.octets());
-                key[4..].copy_from_slice(&to.octets());
-                key
-            })
-            .collect();
-        let kind = if cut { NEWSETELEM } else { DELSETELEM };
-        match elements(kind, "cut", &keys) {
-            Some(message) => self.batch(vec![message]),
-            None => Ok(()),
-        }
+        let wanted: Vec<(Ipv4Addr, Ipv4Addr)> = pairs.iter().flat_map(|(one, other)| [(*one, *other), (*other, *one)]).collect();
+        let key = |(from, to): &(Ipv4Addr, Ipv4Addr)| {
+            let mut key = [0; 8];
+            key[..4].copy_from_slice(&from.octets());
+            key[4..].copy_from_slice(&to.octets());
+            key
+        };
+        let healed: Vec<[u8; 8]> = there.iter().filter(|pair| !wanted.contains(pair)).map(key).collect();
+        let mut new: Vec<[u8; 8]> = wanted.iter().filter(|pair| !there.contains(pair)).map(key).collect();
+        new.dedup();
+        let mut all = Vec::new();
+        all.extend(elements(DELSETELEM, "cut", &healed));
+        all.extend(elements(NEWSETELEM, "cut", &new));
+        if all.is_empty() { Ok(()) } else { self.batch(all) }
     }
 
     /// Links that are cut, each direction of its own.
