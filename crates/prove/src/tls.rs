@@ -1,13 +1,13 @@
 //! Which TLS versions an address takes, asked on the wire: old ones by hand-written hellos, since no library speaks them.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::Miss;
+use crate::{Miss, site::Way};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -19,13 +19,13 @@ pub enum Before {
     Postgres,
 }
 
-async fn open(address: SocketAddr, before: Before) -> Result<TcpStream, Miss> {
-    let mut stream = timed(TcpStream::connect(address)).await??;
+async fn open(way: &Way, before: Before) -> Result<TcpStream, Miss> {
+    let mut stream = timed(way.connect()).await??;
     if before == Before::Postgres {
         // Length 8, then the code 80877103: PostgreSQL's protocol, section "Message Formats".
         stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
         let answer = timed(stream.read_u8()).await??;
-        crate::must!(answer == b'S', "{address} answers the request for TLS with {:?}", char::from(answer));
+        crate::must!(answer == b'S', "{} answers the request for TLS with {:?}", way.address, char::from(answer));
     }
     Ok(stream)
 }
@@ -37,8 +37,8 @@ async fn timed<T>(act: impl Future<Output = T>) -> Result<T, Miss> {
 
 /// Whether a server goes on after a hello of an old version: `0x0300` SSL 3, `0x0301` TLS 1.0, `0x0302` TLS 1.1. What it
 /// said is in the answer.
-pub async fn takes_old(address: SocketAddr, before: Before, version: u16) -> Result<(bool, String), Miss> {
-    let mut stream = open(address, before).await?;
+pub async fn takes_old(way: &Way, before: Before, version: u16) -> Result<(bool, String), Miss> {
+    let mut stream = open(way, before).await?;
     stream.write_all(&hello(version)).await?;
     let mut head = [0; 5];
     match timed(stream.read_exact(&mut head)).await? {
@@ -79,7 +79,7 @@ fn hello(version: u16) -> Vec<u8> {
 
 /// A whole handshake of exactly this version, the certificate checked against `ca_pem`; the cipher that was chosen.
 pub async fn shakes(
-    address: SocketAddr,
+    way: &Way,
     before: Before,
     version: &'static rustls::SupportedProtocolVersion,
     ca_pem: &[u8],
@@ -115,14 +115,22 @@ async fn shaken(
     if before == Before::Postgres {
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
+<<<<<<< HEAD
     let stream = open(address, before).await?;
     let name = ServerName::from(address.ip());
     Ok(timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??)
+=======
+    let stream = open(way, before).await?;
+    let name = ServerName::try_from(way.name.clone())?;
+    let stream = timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??;
+    let cipher = stream.get_ref().1.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite()));
+    Ok(cipher.unwrap_or_default())
+>>>>>>> 85efa7f04b4a44aa48114ffb90ee02d5d5ebdc19
 }
 
 /// What a server says to `bytes` sent without TLS: the first bytes of its answer, empty if it closed.
-pub async fn plain(address: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
-    let mut stream = timed(TcpStream::connect(address)).await??;
+pub async fn plain(way: &Way, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
+    let mut stream = timed(way.connect()).await??;
     stream.write_all(bytes).await?;
     let mut answer = vec![0; 4096];
     // A reset says as much as an end.

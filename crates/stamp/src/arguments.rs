@@ -141,6 +141,13 @@ pub enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Show a stamp's closed network: who may talk to whom, what was refused; cut its links, heal them
+    Network {
+        #[command(flatten)]
+        of: Of,
+        #[command(subcommand)]
+        verb: Option<NetworkVerb>,
+    },
     /// Secrets of a stamp
     Secret {
         #[command(subcommand)]
@@ -200,6 +207,21 @@ pub enum Verb {
         #[command(subcommand)]
         role: Role,
     },
+}
+
+#[derive(Subcommand)]
+pub enum NetworkVerb {
+    /// Cut the link between two resources: nothing passes, and nobody is told
+    Cut { one: String, other: String },
+    /// Let a link lose packets
+    Lose {
+        one: String,
+        other: String,
+        /// Of a hundred packets so many, such as 20%
+        share: String,
+    },
+    /// Heal a link
+    Heal { one: String, other: String },
 }
 
 #[derive(Subcommand)]

@@ -8,6 +8,7 @@ mod exec;
 mod explain;
 mod init;
 mod logs;
+mod network;
 mod open;
 mod people;
 mod plan;
@@ -62,6 +63,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Traces { of, id, lines } => traces::run(&of, id.as_deref(), lines, json).await,
             Verb::Query { of, sql, days, lines } => query::run(&of, sql, days, lines, json).await,
             Verb::Open { of, resource } => open::run(&of, &resource, json).await,
+            Verb::Network { of, verb } => network::run(&of, verb, json).await,
             Verb::Exec { of, service, command } => exec::run(&of, service, command).await,
             Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
                 people::set_secret(&of, name, vault, json).await

@@ -134,7 +134,10 @@ impl Authority {
         let failed = |source| Error::Certificate { name: shown.clone(), source };
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::new(names.to_vec()).map_err(failed)?;
-        params.subject_alt_names.push(SanType::IpAddress(address));
+        // Addresses of a closed network are not this CA's to vouch for: others may have them too. There, names are used.
+        if address.is_loopback() {
+            params.subject_alt_names.push(SanType::IpAddress(address));
+        }
         let mut name = DistinguishedName::new();
         name.push(DnType::CommonName, "stampwright");
         params.distinguished_name = name;

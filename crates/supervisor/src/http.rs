@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    Event, ExecRequest, Failure, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest, Version,
+    Event, ExecRequest, Failure, LinkRequest, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest,
+    Version,
 };
 use axum::{
     Json, Router,
@@ -22,7 +23,7 @@ use crate::{
     exec,
     journal::StampRow,
     layout::Layout,
-    people, reconcile, secrets,
+    network, people, reconcile, secrets,
     stamp::{Ground, Work},
     status,
 };
@@ -38,6 +39,7 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/destroy", post(destroy))
         .route("/status", get(one_status))
         .route("/stamps", get(stamps))
+        .route("/network", get(see_network).post(change_link))
         .route("/exec", post(run_exec))
         .route("/secret", post(set_secret))
         .route("/user", post(add_user))
@@ -143,6 +145,16 @@ async fn stamps(State(ground): Shared) -> Result<Response, Refusal> {
         .map(|r| StampLine { system: r.system, stamp: r.stamp, wanted: r.wanted.word().into(), folder: r.folder })
         .collect();
     Ok(Json(lines).into_response())
+}
+
+async fn see_network(State(ground): Shared, Query(of): Query<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(reconcile::blocking(move || network::status(&ground, &row)).await?).into_response())
+}
+
+async fn change_link(State(ground): Shared, Json(ask): Json<LinkRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &ask.system, &ask.stamp)?;
+    Ok(Json(reconcile::blocking(move || network::link(&ground, &row, &ask)).await?).into_response())
 }
 
 async fn run_exec(State(ground): Shared, Json(request): Json<ExecRequest>) -> Result<Response, Refusal> {

@@ -17,6 +17,7 @@ mod home;
 mod http;
 mod journal;
 mod layout;
+mod network;
 mod people;
 mod place;
 mod places;

@@ -55,8 +55,12 @@ pub fn place(
         make_template(ground, workload, bin, template)?;
     }
     let secrets = secrets(ground, layout, authority, composed)?;
-    let mut listeners: Vec<Listen> =
-        composed.listeners.iter().map(|(name, address)| Listen { name: name.clone(), at: At::Tcp(*address) }).collect();
+    let mut listeners: Vec<Listen> = composed
+        .listeners
+        .iter()
+        .map(|(name, address)| Listen { name: name.clone(), at: At::Inside(*address) })
+        .collect();
+    listeners.extend(composed.doors.iter().map(|(name, at)| Listen { name: name.clone(), at: At::Tcp(*at) }));
     listeners.push(Listen { name: "shim".into(), at: At::Unix(layout.shim_socket(workload)) });
     if composed.control {
         listeners.push(Listen { name: "control".into(), at: At::Unix(layout.control(workload)) });
@@ -78,6 +82,7 @@ pub fn place(
         user,
         listeners,
         secrets: secrets.encode().expose().as_bytes().to_vec(),
+        network: layout.namespace(workload),
         hosts_file: Some(layout.hosts_file()),
         limits: composed.limits,
         log: Some(place.join("shim.log")),
@@ -197,6 +202,7 @@ fn make_template(
         user: None,
         listeners: Vec::new(),
         secrets: Vec::new(),
+        network: None,
         hosts_file: None,
         limits: drivers::Limits::default(),
         log: Some(log.clone()),

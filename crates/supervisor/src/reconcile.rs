@@ -18,6 +18,7 @@ use crate::{
     home,
     journal::{StampRow, Wanted},
     layout::{self, Layout},
+    network::{self, Closed},
     people, place, renew,
     stamp::{Ground, What, Work},
 };
@@ -184,6 +185,16 @@ async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<R
     let outcome = apply::run(ground, &scene, plan, work).await?;
     let mut ready = apply::ready(&scene)?;
     ready.missing = outcome.missing;
+    if scene.layout.closed.is_none() {
+        // What an earlier `up` closed is open now, by the manifest or by the machine; its workloads have been replaced.
+        let network = network::network(&ground.home, row);
+        blocking(move || network.remove().map_err(Error::Network)).await?;
+        if network::is_declared(&scene.system.network)
+            && let Err(refused) = &ground.machine.network
+        {
+            ready.missing.push(format!("closed network ({refused})"));
+        }
+    }
     ready.notes.extend(outcome.notes);
     ready.admin_link = people::unused_link(ground, &scene).await?;
     Ok(ready)
@@ -195,10 +206,11 @@ fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Resu
     ballast(ground);
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
     names.extend(system.services().filter(|(_, s)| s.migrate.is_some()).map(|(id, _)| format!("{id}.migrate")));
-    let layout = {
+    let mut layout = {
         let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
         Layout::settle(&ground.home, &ground.journal, &ground.machine, row, &names)?
     };
+    Closed::settle(ground, row, &system, &mut layout)?;
     for folder in [&layout.folder, &layout.folder.join("public"), &layout.sockets] {
         home::make(folder, 0o711).map_err(Error::file("make", folder))?;
     }
@@ -211,6 +223,11 @@ fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Resu
         if let Some(migration) = composer.migration(id, service)? {
             migrations.insert(id.clone(), migration);
         }
+    }
+    if let Some(closed) = &layout.closed {
+        let all: Vec<_> = composed.iter().chain(migrations.values()).collect();
+        closed.ensure(&layout, &system, &all)?;
+        network::spoil_again(ground, row, &layout)?;
     }
     Ok(Scene { row: row.clone(), layout, authority, composed, migrations, system })
 }

@@ -51,7 +51,7 @@ pub fn issue(
         Some(row) => life(ground, &row),
         None => LIFE,
     };
-    let pair = authority.issue(names, layout.ip(workload)?.into(), life)?;
+    let pair = authority.issue(names, layout.front(workload)?.into(), life)?;
     let until_ms = ground.clock.now_ms() + life.as_millis() as i64;
     let issued = Issued { until_ms, names: names.to_vec() };
     let text = serde_json::to_string(&issued).map_err(|e| Error::Fault(e.to_string()))?;

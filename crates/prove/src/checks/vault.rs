@@ -355,7 +355,7 @@ pub async fn own_vault(lab: &Lab, on: &str, c: &Call) -> Seen {
     let vault = one.first("vault")?;
     let (here, there) = (one.url(&vault)?, other.url(&vault)?);
     must!(here != there, "both stamps' vaults are at {here}");
-    must!(one.address(&vault)? != other.address(&vault)?, "both vaults listen at the same address");
+    must!(one.seat(&vault)? != other.seat(&vault)?, "both vaults listen at the same address");
     let foreign = other.token("service.web", "https://vault.azure.net").await?;
     let client = one.client(&here)?.bearer(foreign);
     let (status, _) = call(&client, "GET", &format!("/secrets/{secret}"), Value::Null).await?;
