@@ -84,20 +84,20 @@ pub async fn shakes(
     version: &'static rustls::SupportedProtocolVersion,
     ca_pem: &[u8],
 ) -> Result<String, Miss> {
-    let stream = shaken(address, before, version, ca_pem).await?;
+    let stream = shaken(way, before, version, ca_pem).await?;
     let cipher = stream.get_ref().1.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite()));
     Ok(cipher.unwrap_or_default())
 }
 
 /// The certificate an address shows, valid now by the CA of `ca_pem`: SHA-256 of its DER, hex.
-pub async fn leaf(address: SocketAddr, ca_pem: &[u8]) -> Result<String, Miss> {
-    let stream = shaken(address, Before::Nothing, &rustls::version::TLS13, ca_pem).await?;
+pub async fn leaf(way: &Way, ca_pem: &[u8]) -> Result<String, Miss> {
+    let stream = shaken(way, Before::Nothing, &rustls::version::TLS13, ca_pem).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     Ok(crate::inside::sha256(chain.first().map(AsRef::as_ref).unwrap_or_default()))
 }
 
 async fn shaken(
-    address: SocketAddr,
+    way: &Way,
     before: Before,
     version: &'static rustls::SupportedProtocolVersion,
     ca_pem: &[u8],
@@ -115,17 +115,9 @@ async fn shaken(
     if before == Before::Postgres {
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
-<<<<<<< HEAD
-    let stream = open(address, before).await?;
-    let name = ServerName::from(address.ip());
-    Ok(timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??)
-=======
     let stream = open(way, before).await?;
     let name = ServerName::try_from(way.name.clone())?;
-    let stream = timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??;
-    let cipher = stream.get_ref().1.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite()));
-    Ok(cipher.unwrap_or_default())
->>>>>>> 85efa7f04b4a44aa48114ffb90ee02d5d5ebdc19
+    Ok(timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??)
 }
 
 /// What a server says to `bytes` sent without TLS: the first bytes of its answer, empty if it closed.

@@ -23,13 +23,13 @@ pub async fn expiry(scene: &Scene<'_>) -> Seen {
     let site = scene.lab.with_certificates(scene.on, LIFE.as_secs()).await?;
     let service = site.system.services().next().map(|(id, _)| id.name.clone()).unwrap_or_default();
     let vault = site.url(&site.first("vault")?)?;
-    let edge = site.address("edge")?;
+    let edge = site.way("edge")?;
     let begun = Instant::now();
     let (mut shown, mut looks) = (BTreeSet::new(), 0);
     while begun.elapsed() < WATCHED {
         let at = Instant::now();
         // A handshake that trusts the stamp's CA alone, and refuses what has run out.
-        let leaf = tls::leaf(edge, &site.ca_pem).await.map_err(|miss| late(miss, begun))?;
+        let leaf = tls::leaf(&edge, &site.ca_pem).await.map_err(|miss| late(miss, begun))?;
         if shown.insert(leaf) && shown.len() > 1 {
             scene.say(format!("the entry shows its certificate number {}", shown.len()));
         }
