@@ -21,6 +21,9 @@ pub struct UpRequest {
     /// never moved.
     #[serde(default)]
     pub clock_offset_ms: i64,
+    /// Seconds that certificates live instead of their usual time; in a scratch home only, 0 is the usual time.
+    #[serde(default)]
+    pub certificate_seconds: u64,
 }
 
 /// `POST /down`, `POST /destroy`, and everything else that names a stamp.
@@ -217,6 +220,67 @@ pub struct ResourceStatus {
     /// Why it does not run, or how it last ended.
     #[serde(default)]
     pub note: String,
+    /// Its place in the stamp's closed network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// A workload's place in a closed network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Place {
+    pub subnet: String,
+    pub address: std::net::Ipv4Addr,
+    /// The file that keeps its network namespace.
+    pub namespace: PathBuf,
+}
+
+/// `GET /network?system=S&stamp=N`: a stamp's closed network.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// The address space, such as `10.0.0.0/16`.
+    pub space: String,
+    /// Subnets by name.
+    pub subnets: BTreeMap<String, String>,
+    /// By workload.
+    pub places: BTreeMap<String, Place>,
+    /// What may pass.
+    pub flows: Vec<NetworkFlow>,
+    /// What was tried and is not declared; `count` says how often.
+    pub refused: Vec<NetworkFlow>,
+    /// Links that are spoilt on purpose.
+    pub links: Vec<LinkState>,
+}
+
+/// Connections from one workload to a TCP port of another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetworkFlow {
+    pub from: String,
+    pub to: String,
+    pub port: u16,
+    /// What declares it, such as `needs`; empty: nothing does.
+    #[serde(default)]
+    pub why: String,
+    /// Connections since the network was made.
+    pub count: u64,
+}
+
+/// A link between two resources (or workloads) that is spoilt on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkState {
+    pub one: String,
+    pub other: String,
+    /// Of a hundred packets so many are lost; 100: the link is cut.
+    pub loses: u32,
+}
+
+/// `POST /network`: spoils a link (`loses` of a hundred; 100 cuts it) or heals it (0); answered by [`NetworkStatus`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkRequest {
+    pub system: String,
+    pub stamp: String,
+    pub one: String,
+    pub other: String,
+    pub loses: u32,
 }
 
 /// One line of `GET /stamps`.
@@ -246,6 +310,9 @@ pub struct ExecAnswer {
     pub program: PathBuf,
     pub config: PathBuf,
     pub user: Option<u32>,
+    /// The file that keeps the network it runs in; None: the machine's.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
     pub hosts_file: PathBuf,
     pub secrets: crate::Secret,
     pub directory: PathBuf,

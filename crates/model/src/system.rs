@@ -23,6 +23,8 @@ pub struct System {
     /// The stamp's name, such as `dev`.
     pub stamp: String,
     pub region: Option<String>,
+    /// No drill may break it.
+    pub protected: bool,
     /// Real Azure host names lead to this stamp, for its own workloads.
     pub cloud_names: bool,
     pub network: Network,

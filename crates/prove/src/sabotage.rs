@@ -131,17 +131,15 @@ async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
         password: password.clone(),
     };
     let _: serde_json::Value = control.send_secret("PUT", "/roles/saboteur", &body.encode()).await?;
-    let address = site.address(&postgres)?;
+    let way = site.way(&postgres)?;
     let ca = site.scratch.join("saboteur-ca.pem");
     std::fs::write(&ca, &site.ca_pem)?;
     let text = format!(
-        "Host={};Port={};Database={database};Username=saboteur;Password={};Root Certificate={}",
-        address.ip(),
-        address.port(),
+        "Database={database};Username=saboteur;Password={};Root Certificate={}",
         password.expose(),
         ca.display()
     );
-    let client = crate::sql::connect(&text).await?;
+    let client = crate::sql::connect_by(&text, &way).await?;
     client.batch_execute(sql).await?;
     Ok(())
 }

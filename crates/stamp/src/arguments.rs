@@ -76,6 +76,27 @@ pub struct RestoreHow {
     pub yes: bool,
 }
 
+/// What is to be broken.
+#[derive(Args, Clone)]
+pub struct DrillOf {
+    /// The system: a folder with `system.toml`, such as systems/time-tracker
+    pub system: String,
+    /// The drill, such as supervisor-loss; without it all are listed
+    pub name: Option<String>,
+    /// Break this stamp instead of a scratch one; refused if it is `protected`
+    #[arg(long, value_name = "STAMP")]
+    pub on: Option<String>,
+    /// The kind of scratch stamp
+    #[arg(long, default_value = "dev", conflicts_with = "on")]
+    pub stamp: String,
+    /// What people do meanwhile: a file in the system's `load` folder
+    #[arg(long, default_value = "signed-in-mix")]
+    pub load: String,
+    /// Do not ask before a stamp of yours is broken
+    #[arg(long)]
+    pub yes: bool,
+}
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Bring a stamp up; run again, it changes only what has changed
@@ -152,6 +173,13 @@ pub enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Show a stamp's closed network: who may talk to whom, what was refused; cut its links, heal them
+    Network {
+        #[command(flatten)]
+        of: Of,
+        #[command(subcommand)]
+        verb: Option<NetworkVerb>,
+    },
     /// Secrets of a stamp
     Secret {
         #[command(subcommand)]
@@ -190,6 +218,11 @@ pub enum Verb {
     Prove {
         #[command(flatten)]
         of: ProveOf,
+    },
+    /// Break a stamp on purpose under load, and measure how it recovers and what was lost
+    Drill {
+        #[command(flatten)]
+        of: DrillOf,
     },
     /// The half of a check that runs in the place of a service (started by `prove`)
     #[command(hide = true)]
@@ -230,6 +263,21 @@ pub enum Verb {
         #[command(subcommand)]
         role: Role,
     },
+}
+
+#[derive(Subcommand)]
+pub enum NetworkVerb {
+    /// Cut the link between two resources: nothing passes, and nobody is told
+    Cut { one: String, other: String },
+    /// Let a link lose packets
+    Lose {
+        one: String,
+        other: String,
+        /// Of a hundred packets so many, such as 20%
+        share: String,
+    },
+    /// Heal a link
+    Heal { one: String, other: String },
 }
 
 #[derive(Subcommand)]

@@ -4,10 +4,12 @@ mod audit;
 mod backup;
 mod doctor;
 mod down;
+mod drill;
 mod exec;
 mod explain;
 mod init;
 mod logs;
+mod network;
 mod open;
 mod people;
 mod plan;
@@ -49,6 +51,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         match verb {
             Verb::Up { of } => up::run(&of, json).await,
             Verb::Prove { of } => prove::run(&of, json).await,
+            Verb::Drill { of } => drill::run(&of, json).await,
             Verb::Probe { asks } => {
                 screen::data(&::prove::inside::answer(&asks).await);
                 Ok(ExitCode::SUCCESS)
@@ -62,6 +65,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Traces { of, id, lines } => traces::run(&of, id.as_deref(), lines, json).await,
             Verb::Query { of, sql, days, lines } => query::run(&of, sql, days, lines, json).await,
             Verb::Open { of, resource } => open::run(&of, &resource, json).await,
+            Verb::Network { of, verb } => network::run(&of, verb, json).await,
             Verb::Exec { of, service, command } => exec::run(&of, service, command).await,
             Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
                 people::set_secret(&of, name, vault, json).await

@@ -22,7 +22,7 @@ use crate::{
     compose::Composed,
     journal::StampRow,
     layout::Layout,
-    people, place, ready,
+    network, people, place, ready,
     reconcile::blocking,
     secrets,
     stamp::{Ground, Work},
@@ -166,7 +166,14 @@ async fn act(
         }
         Act::Remove { workload } => {
             let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
-            blocking(move || place::stop(&ground, &scene2.layout, &name)).await?;
+            blocking(move || {
+                place::stop(&ground, &scene2.layout, &name)?;
+                match &scene2.layout.closed {
+                    Some(closed) => closed.network.leave(&name).map_err(Error::Network),
+                    None => Ok(()),
+                }
+            })
+            .await?;
             Ok(Done::default())
         }
     }
@@ -240,8 +247,9 @@ async fn first_person(ground: &Arc<Ground>, scene: &Arc<Scene>, identity: &Resou
 
 fn address_note(scene: &Scene) -> Result<String, Error> {
     let Some(first) = scene.composed.first() else { return Ok(String::new()) };
-    let [a, b, c, _] = scene.layout.ip(&first.workload)?.octets();
-    Ok(format!("{a}.{b}.{c}.0/24, {}", scene.layout.zone))
+    let [a, b, c, _] = scene.layout.outer(&first.workload)?.octets();
+    let closed = scene.layout.closed.as_ref().map(|closed| format!("{} closed, people at ", closed.space()));
+    Ok(format!("{}{a}.{b}.{c}.0/24, {}", closed.unwrap_or_default(), scene.layout.zone))
 }
 
 async fn ready_note(scene: &Scene, composed: &Composed) -> String {
@@ -334,6 +342,14 @@ pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destro
     }
     if let Some(error) = failed {
         return Err(error);
+    }
+    {
+        let (ground, row) = (ground.clone(), row.clone());
+        blocking(move || {
+            network::network(&ground.home, &row).remove().map_err(Error::Network)?;
+            network::forget_links(&ground.journal, &row)
+        })
+        .await?;
     }
     let _ = std::fs::remove_dir_all(&layout.sockets);
     if destroy {

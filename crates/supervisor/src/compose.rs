@@ -50,7 +50,10 @@ pub struct Composed {
     pub shim: ShimConfig,
     /// The role's own file; None for a service.
     pub role: Option<Vec<u8>>,
+    /// In the workload's own network, if it has one.
     pub listeners: Vec<(String, SocketAddr)>,
+    /// In the machine's network, for people: what a closed network lets in.
+    pub doors: Vec<(String, SocketAddr)>,
     /// The role answers `/health` on its control socket.
     pub control: bool,
     /// Root keys that the role is handed, by secret name, and the name of the key in the authority.
@@ -89,6 +92,9 @@ impl Composed {
     pub fn digest(&self) -> String {
         let mut text = serde_json::to_string(&self.shim).unwrap_or_default();
         text.push_str(&format!("{:?}{:?}{:?}{:?}", self.listeners, self.limits, self.tls_names, self.keys));
+        if !self.doors.is_empty() {
+            text.push_str(&format!("{:?}", self.doors));
+        }
         if !self.reloads {
             text.push_str(&String::from_utf8_lossy(self.role.as_deref().unwrap_or_default()));
         }
@@ -175,6 +181,7 @@ impl Composer<'_> {
             shim,
             role: None,
             listeners: Vec::new(),
+            doors: Vec::new(),
             control: false,
             keys: Vec::new(),
             tls_names: Vec::new(),
@@ -225,6 +232,7 @@ impl Composer<'_> {
             shim,
             role: None,
             listeners: Vec::new(),
+            doors: Vec::new(),
             control: false,
             keys: Vec::new(),
             tls_names: Vec::new(),
@@ -246,7 +254,7 @@ impl Composer<'_> {
         keys: Vec<(&'static str, String)>,
     ) -> Result<Composed, Error> {
         let workload = id.to_string();
-        let ip = self.layout.ip(&workload)?;
+        let ip = self.layout.front(&workload)?;
         let mut shim = self.shim(&workload, id, &workload)?;
         let config_path = self.layout.place(&workload).join("config.json");
         shim.run = vec![
@@ -287,12 +295,16 @@ impl Composer<'_> {
             config,
         };
         let port = self.layout.https_port(id.kind);
-        let mut listeners = Vec::new();
+        let (mut listeners, mut doors) = (Vec::new(), Vec::new());
         if id.kind != Kind::Postgres {
             listeners.push(("https".to_owned(), at(ip, port)));
         }
-        if id.kind == Kind::Edge {
-            listeners.push(("http".to_owned(), at(ip, self.layout.port(80))));
+        let plain = (id.kind == Kind::Edge).then(|| ("http".to_owned(), at(ip, self.layout.port(80))));
+        if self.layout.public(&workload).is_some() {
+            doors.push(("https-outside".to_owned(), at(ip, port)));
+            doors.extend(plain);
+        } else {
+            listeners.extend(plain);
         }
         let mut tls_names = vec![self.layout.name(id)];
         if let Some(Resource::Vault(vault)) = self.system.resources.get(id)
@@ -306,6 +318,7 @@ impl Composer<'_> {
             workload,
             shim,
             listeners,
+            doors,
             control: true,
             keys,
             tls_names,
@@ -336,7 +349,7 @@ impl Composer<'_> {
                 }
                 Some(IdentityEndpoint {
                     identity: self.layout.url(&role)?,
-                    listen: IpAddr::V4(self.layout.ip(workload).or_else(|_| self.layout.ip(&id.to_string()))?),
+                    listen: self.endpoint(workload, id)?,
                     shared_user: self.shared_user,
                     vaults,
                 })
@@ -370,6 +383,14 @@ impl Composer<'_> {
             hosts: self.layout.hosts(self.system)?,
             unresolved_as_text: false,
         })
+    }
+
+    /// Where a workload's identity endpoint listens: on the loopback of its own network, or at its own loopback address.
+    fn endpoint(&self, workload: &str, id: &ResourceId) -> Result<IpAddr, Error> {
+        if self.layout.closed.is_some() {
+            return Ok(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        }
+        self.layout.ip(workload).or_else(|_| self.layout.ip(&id.to_string())).map(IpAddr::V4)
     }
 
     /// The environment of an application: what App Service gives, what SDKs read to trust the CA, and what is declared.

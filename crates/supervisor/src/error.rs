@@ -60,6 +60,8 @@ pub enum Error {
     },
     #[error("the secret {name} of {vault} has no value yet")]
     SecretMissing { vault: String, name: String, system: String, stamp: String },
+    #[error("could not close the stamp's network")]
+    Network(#[source] drivers::Error),
     #[error("no free address block is left in 127.64.0.0/10 and beyond")]
     NoAddresses,
     #[error("{0} was asked to stop before it was done")]
@@ -98,6 +100,7 @@ impl Error {
             Self::Interrupted(_) => "S0217",
             Self::Asked { .. } => "S0218",
             Self::HalfRemoved { .. } => "S0219",
+            Self::Network(_) => "S0220",
             Self::Restore { .. } => "S0230",
             Self::Fault(_) => "S0299",
         }
@@ -157,6 +160,7 @@ impl Error {
             Self::HalfRemoved { system, stamp, .. } => {
                 format!("mend that, then `stamp destroy {system} --stamp {stamp}`")
             }
+            Self::Network(_) => "`stamp doctor` says what this machine allows".into(),
             Self::Interrupted(_) => "run the same command again".into(),
             Self::Asked { hint: Some(hint), .. } => hint.clone(),
             _ => return None,

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    BackupOf, Event, ExecRequest, Failure, RestoreRequest, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest,
-    UpRequest, UserRequest, Version,
+    BackupOf, Event, ExecRequest, Failure, LinkRequest, RestoreRequest, SecretRequest, StampLine, StampRef, SwapRequest,
+    TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,
@@ -23,7 +23,7 @@ use crate::{
     backups, exec,
     journal::StampRow,
     layout::Layout,
-    people, reconcile, secrets,
+    network, people, reconcile, secrets,
     stamp::{Ground, Work},
     status,
 };
@@ -39,6 +39,7 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/destroy", post(destroy))
         .route("/status", get(one_status))
         .route("/stamps", get(stamps))
+        .route("/network", get(see_network).post(change_link))
         .route("/exec", post(run_exec))
         .route("/secret", post(set_secret))
         .route("/user", post(add_user))
@@ -148,6 +149,16 @@ async fn stamps(State(ground): Shared) -> Result<Response, Refusal> {
         .map(|r| StampLine { system: r.system, stamp: r.stamp, wanted: r.wanted.word().into(), folder: r.folder })
         .collect();
     Ok(Json(lines).into_response())
+}
+
+async fn see_network(State(ground): Shared, Query(of): Query<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(reconcile::blocking(move || network::status(&ground, &row)).await?).into_response())
+}
+
+async fn change_link(State(ground): Shared, Json(ask): Json<LinkRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &ask.system, &ask.stamp)?;
+    Ok(Json(reconcile::blocking(move || network::link(&ground, &row, &ask)).await?).into_response())
 }
 
 async fn run_exec(State(ground): Shared, Json(request): Json<ExecRequest>) -> Result<Response, Refusal> {

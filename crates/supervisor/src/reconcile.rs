@@ -18,7 +18,8 @@ use crate::{
     home,
     journal::{StampRow, Wanted},
     layout::{self, Layout},
-    people, place,
+    network::{self, Closed},
+    people, place, renew,
     stamp::{Ground, What, Work},
 };
 
@@ -51,9 +52,9 @@ fn runnable(system: &System) -> Result<(), Error> {
 pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error> {
     let system = resolve(&request.manifest, &request.stamp)?;
     runnable(&system)?;
-    if request.clock_offset_ms != 0 && !ground.home.is_scratch() {
+    if (request.clock_offset_ms != 0 || request.certificate_seconds != 0) && !ground.home.is_scratch() {
         return Err(Error::Asked {
-            what: "the clock of a person's stamp is not moved".into(),
+            what: "the clock of a person's stamp is not moved, nor the life of its certificates".into(),
             hint: Some("`stamp prove` moves the clocks of scratch stamps of its own".into()),
         });
     }
@@ -87,6 +88,8 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
         let row = wanted_row(ground, &system, &request)?;
         ground.journal.want(&row)?;
         ground.journal.set_fact(&row.system, &row.stamp, CLOCK, &request.clock_offset_ms.to_string())?;
+        let life = request.certificate_seconds.to_string();
+        ground.journal.set_fact(&row.system, &row.stamp, renew::LIFE_FACT, &life)?;
         let work = stamp.begin(what);
         tokio::spawn(carry_out(ground.clone(), row, work.clone()));
         return Ok(work);
@@ -191,6 +194,16 @@ pub(crate) async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) 
     let outcome = apply::run(ground, &scene, plan, work).await?;
     let mut ready = apply::ready(&scene)?;
     ready.missing = outcome.missing;
+    if scene.layout.closed.is_none() {
+        // What an earlier `up` closed is open now, by the manifest or by the machine; its workloads have been replaced.
+        let network = network::network(&ground.home, row);
+        blocking(move || network.remove().map_err(Error::Network)).await?;
+        if network::is_declared(&scene.system.network)
+            && let Err(refused) = &ground.machine.network
+        {
+            ready.missing.push(format!("closed network ({refused})"));
+        }
+    }
     ready.notes.extend(outcome.notes);
     ready.admin_link = people::unused_link(ground, &scene).await?;
     Ok(ready)
@@ -202,10 +215,11 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     ballast(ground);
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
     names.extend(system.services().filter(|(_, s)| s.migrate.is_some()).map(|(id, _)| format!("{id}.migrate")));
-    let layout = {
+    let mut layout = {
         let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
         Layout::settle(&ground.home, &ground.journal, &ground.machine, row, &names)?
     };
+    Closed::settle(ground, row, &system, &mut layout)?;
     for folder in [&layout.folder, &layout.folder.join("public"), &layout.sockets] {
         home::make(folder, 0o711).map_err(Error::file("make", folder))?;
     }
@@ -218,6 +232,11 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
         if let Some(migration) = composer.migration(id, service)? {
             migrations.insert(id.clone(), migration);
         }
+    }
+    if let Some(closed) = &layout.closed {
+        let all: Vec<_> = composed.iter().chain(migrations.values()).collect();
+        closed.ensure(&layout, &system, &all)?;
+        network::spoil_again(ground, row, &layout)?;
     }
     Ok(Scene { row: row.clone(), layout, authority, composed, migrations, system })
 }

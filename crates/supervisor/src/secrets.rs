@@ -35,7 +35,8 @@ pub async fn vault_client(
         hint: Some("add `[identity.main]` to system.toml".into()),
     })?;
     let token = token(layout, authority, system, identity, OPERATOR, "https://vault.azure.net").await?;
-    Ok(Client::new(Target::Https { base: base(layout.named_url(vault))?, tls, hosts }).bearer(token.access_token))
+    let target = Target::Https { base: base(layout.named_url(vault))?, tls, hosts };
+    Ok(Client::new(target).dialled(layout.dial(&vault.to_string())).bearer(token.access_token))
 }
 
 /// A token of a workload for an audience, asked for with the workload's own key.

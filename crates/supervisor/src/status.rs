@@ -50,13 +50,15 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
             note = crate::backups::note(&layout, &one.workload).await;
         }
         let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
-        let port = match (&one.ready, one.listeners.first()) {
-            (_, Some((_, at))) => format!(":{}", at.port()),
-            (Ready::Http { at, .. } | Ready::Port(at), None) => format!(":{}", at.port()),
-            _ => database_port(one).map(|port| format!(":{port}")).unwrap_or_default(),
+        let ip = layout.front(&one.workload)?;
+        let address = match (&one.ready, one.listeners.first()) {
+            (_, Some((_, at))) => at.to_string(),
+            (Ready::Http { at, .. } | Ready::Port(at), None) => at.to_string(),
+            _ => database_port(one).map_or_else(|| ip.to_string(), |port| format!("{ip}:{port}")),
         };
         resources.push(ResourceStatus {
-            address: format!("{}{port}", layout.ip(&one.workload)?),
+            address,
+            place: layout.closed.as_ref().and_then(|closed| closed.place(&one.workload)),
             name: one.workload.clone(),
             state,
             pids,

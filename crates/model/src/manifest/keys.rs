@@ -62,6 +62,7 @@ const STAMP: &[Key] = &[
 /// What the file and each stamp's overlay have in common.
 const BODY: &[Key] = &[
     Key::new("region", Name, "Label of the region; regions on one machine are separate stamps."),
+    Key::new("protected", Bool, "Never broken by a drill, whatever is asked."),
     Key::new(
         "names",
         Table(&[Key::new("cloud", Bool, "Real Azure host names lead to this stamp, for its own workloads.")]),
@@ -76,7 +77,7 @@ const BODY: &[Key] = &[
         "Machine sizes by their names; a resource's `size` is one of them.",
     ),
     Key::new("cost", Table(COST), "Budget and its alerts.").later(),
-    Key::new("network", Table(NETWORK), "Address plan.").later(),
+    Key::new("network", Table(NETWORK), "Address plan; where the machine allows it, only declared flows pass."),
     Key::new("edge", Table(EDGE), "The one guarded entry."),
     Key::new("service", Named(Names::Name, &Table(SERVICE)), "Programs of the application that keep running."),
     Key::new("job", Named(Names::Name, &Table(JOB)), "Programs that run at set times and end."),
@@ -187,7 +188,7 @@ const SERVICE: &[Key] = &[
     Key::new("directory", Text, "Working directory, from this file's folder."),
     Key::new("port", PORT, "Port it listens on; none for a worker that nobody calls."),
     Key::new("health", Path, "Path that answers 200 when it can work."),
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`; its CPU and memory are the limits."),
     Key::new("needs", List(&Resource), "Started before it; and it may talk to these and to no others."),
     Key::new("scale", Table(SCALE), "How many copies run."),
@@ -264,7 +265,7 @@ const JOB: &[Key] = &[
     Key::new("directory", Text, "Working directory, from this file's folder."),
     Key::new("every", Duration, "Runs this often."),
     Key::new("cron", Raw, "Runs at these times, five fields of cron in UTC."),
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("needs", List(&Resource), "It may talk to these and to no others."),
     Key::new("env", ENV, "Environment, as a service's."),
     Key::new("limits", Table(LIMITS), "What it may use."),
@@ -275,7 +276,7 @@ const JOB: &[Key] = &[
 
 const POSTGRES: &[Key] = &[
     Key::new("version", Either(&[count(99), Table(VERSIONS)]), "Major version.").required(),
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`."),
     Key::new("port", PORT, "Port; 5432 if not given."),
     Key::new("databases", List(&Text), "Databases in it; one named after the system if not given."),
@@ -326,7 +327,7 @@ const STORAGE: &[Key] =
     &[Key::new("size", Bytes, "Disk it is given."), Key::new("grow", Bool, "It grows by itself; true if not given.")];
 
 const REDIS: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`."),
     Key::new("port", PORT, "Port; 6379 if not given."),
     Key::new("memory", Bytes, "Memory for data; 64MiB if not given."),
@@ -339,7 +340,7 @@ const REDIS: &[Key] = &[
 ];
 
 const BLOB: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("cloud_name", Text, "Its account name in the cloud."),
     Key::new("containers", Named(Names::Name, &Table(CONTAINER)), "Containers.").required(),
     Key::new("redundancy", OneOf(&["local", "zone", "geo"]), "Where copies are; local if not given."),
@@ -368,10 +369,10 @@ const BLOB_ACCESS: &[Key] = &[
 ];
 
 const SHARE: &[Key] =
-    &[Key::new("subnet", Raw, "A subnet of `network`.").later(), Key::new("quota", Bytes, "Most it may hold.")];
+    &[Key::new("subnet", Raw, "A subnet of `network`."), Key::new("quota", Bytes, "Most it may hold.")];
 
 const GRAPH: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`."),
     Key::new("port", PORT, "Bolt port; 7687 if not given."),
     Key::new("members", count(9), "Members of the cluster; 1 if not given."),
@@ -388,7 +389,7 @@ const GRAPH: &[Key] = &[
 ];
 
 const VAULT: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("cloud_name", Text, "Its name in the cloud; references may use it."),
     Key::new("soft_delete", Duration, "How long a deleted secret can be recovered: 7d to 90d; 90d if not given."),
     Key::new("purge_protection", Bool, "Nobody can remove a deleted secret for good before its time."),

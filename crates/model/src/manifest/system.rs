@@ -63,6 +63,7 @@ impl Reader<'_> {
             title: self.manifest.title().to_owned(),
             stamp: self.stamp.to_owned(),
             region: self.region.clone(),
+            protected: self.flag(root, "protected").unwrap_or(false),
             cloud_names: root.get("names").and_then(|names| self.flag(names, "cloud")).unwrap_or(false),
             network: self.network(),
             groups: self.groups_of(&resources),

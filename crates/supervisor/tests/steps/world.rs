@@ -131,6 +131,7 @@ impl World {
             users: Err("one user plays them all".into()),
             mounts: Mounts::None("nobody mounts".into()),
             cgroups: Cgroups::default(),
+            network: Err("nobody closes networks".into()),
             lowest_port: 1024,
         };
         let driver = Arc::new(Mortal { world: self.clone(), life });
