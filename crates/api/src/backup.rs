@@ -39,6 +39,9 @@ pub struct RestoreOrder {
     pub target: Target,
     /// The log is not archived: the server is for looking, until it takes its origin's place.
     pub aside: bool,
+    /// `pg_verifybackup` looks at the unpacked data as well.
+    #[serde(default)]
+    pub verify: bool,
 }
 
 /// To which moment.
@@ -203,6 +206,14 @@ pub async fn backups(control: &Client) -> Result<Backups, WireError> {
 /// 404 where none are kept, 409 for a point whose name is taken; see [`WireError`] for the rest.
 pub async fn back_up(control: &Client, request: &BackupRequest) -> Result<BackupAnswer, WireError> {
     control.post("/backup", request).await
+}
+
+/// Has `pg_amcheck` read every table and index of every database, and gives what it says; an error if anything is wrong.
+///
+/// # Errors
+/// 500 with what is wrong, 501 where the tool is missing; see [`WireError`] for the rest.
+pub async fn check(control: &Client) -> Result<String, WireError> {
+    control.post("/check", &serde_json::json!({})).await
 }
 
 /// Ends the log's file of now, and waits until it is archived: what was committed before can be gone back to after this.

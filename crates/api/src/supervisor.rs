@@ -79,11 +79,14 @@ pub struct Restored {
     pub origin: String,
     /// The restored one, such as `postgres.main-restored`.
     pub name: String,
-    /// `beside`, `swapped`, `discarded` or `forgotten`.
+    /// `beside`, `verified`, `swapped`, `discarded` or `forgotten`.
     pub state: String,
     pub milliseconds: u64,
     /// Where it answers, `ADDRESS:PORT`; roles and passwords are the origin's.
     pub address: String,
+    /// The folder of its unix socket, for the administrator.
+    #[serde(default)]
+    pub socket: PathBuf,
     /// How the replay went.
     pub restore: Option<RestoreStatus>,
     /// Where the data lies that was there before.
@@ -110,6 +113,25 @@ pub struct RestoreRequest {
     pub target: Target,
     /// Its name; `NAME-restored` if not given.
     pub name: Option<String>,
+    /// It is read whole and removed again.
+    #[serde(default)]
+    pub verify: bool,
+}
+
+/// `POST /restore-from`: brings up a stamp that is not there from a copy of another one's backups.
+#[derive(Deserialize)]
+pub struct FromCopy {
+    #[serde(flatten)]
+    pub up: UpRequest,
+    /// The copy: a folder with a folder for each database, such as `regions/REGION/SYSTEM.STAMP`.
+    pub from: PathBuf,
+    pub recovery_key: crate::Secret,
+}
+
+/// The answer to `POST /recovery-key`: the key, while nobody was shown it.
+#[derive(Deserialize)]
+pub struct RecoveryKey {
+    pub recovery_key: Option<crate::Secret>,
 }
 
 /// `POST /swap`: what becomes of a restored database.

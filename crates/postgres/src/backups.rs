@@ -293,6 +293,12 @@ impl Backups {
         Ok(made)
     }
 
+    /// Has every table and index read.
+    pub async fn check(self: &Arc<Self>) -> Result<String, Error> {
+        let own = self.clone();
+        blocking(move || tools::check(&own.bin, &own.socket_dir, own.port, &own.password)).await
+    }
+
     /// What a person asked for.
     pub async fn asked(self: &Arc<Self>, admin: &Arc<Admin>, point: Option<&str>) -> Result<BackupAnswer, Error> {
         match point {

@@ -30,6 +30,7 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
         .route("/backups", get(backups))
         .route("/backup", post(back_up))
         .route("/close-log", post(close_log))
+        .route("/check", post(check))
         .fallback(|| async { answer::error(StatusCode::NOT_FOUND, "not_found", "the keeper has no such route") })
         .layer(middleware::from_fn(local_only))
         .with_state(keeper)
@@ -113,6 +114,14 @@ async fn back_up(State(keeper): State<Arc<Keeper>>, Json(request): Json<BackupRe
     };
     match asked.await {
         Ok(answer) => Json(answer).into_response(),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn check(State(keeper): State<Arc<Keeper>>) -> Response {
+    let checked = async { keeper.served_backups()?.0.check().await };
+    match checked.await {
+        Ok(words) => Json(words).into_response(),
         Err(error) => refusal(&error),
     }
 }

@@ -163,11 +163,11 @@ impl Keeper {
     async fn have(&self) -> Result<Postmaster, Error> {
         let checked = &self.checked;
         let (from, to) = (checked.config.template.clone(), checked.pgdata.clone());
-        let backups = self.backups.clone();
+        let (backups, bin) = (self.backups.clone(), checked.config.bin.clone());
         self.state.send_replace(State::Starting("its data is laid out".into()));
         let copied = blocking(move || match backups.as_ref().and_then(|b| b.restore.as_ref()) {
             // What is restored has the password that its origin had.
-            Some(restore) => restore.lay(&to).map(|_| false),
+            Some(restore) => restore.lay(&bin, &to).map(|_| false),
             None => template::copy(&from, &to),
         });
         // A fresh copy has no password yet, so that the first sign-in would only fail.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, archive, base,
     repository::{Repository, reach_of, window},
-    template,
+    template, tools,
 };
 
 /// A restore that is under way or done.
@@ -53,7 +53,7 @@ impl Restore {
     }
 
     /// Unpacks the data, unless it is there. True when it did. Blocks.
-    pub fn lay(&self, pgdata: &Path) -> Result<bool, Error> {
+    pub fn lay(&self, bin: &Path, pgdata: &Path) -> Result<bool, Error> {
         let work = match template::prepare(pgdata)? {
             Some(work) => work,
             None => {
@@ -62,7 +62,7 @@ impl Restore {
                 return Ok(false);
             }
         };
-        let laid = self.lay_at(&work, pgdata);
+        let laid = self.lay_at(bin, &work, pgdata);
         if let Err(error) = &laid {
             let _ = fs::remove_dir_all(&work);
             self.fail(error.chain());
@@ -70,7 +70,7 @@ impl Restore {
         laid.map(|()| true)
     }
 
-    fn lay_at(&self, work: &Path, pgdata: &Path) -> Result<(), Error> {
+    fn lay_at(&self, bin: &Path, work: &Path, pgdata: &Path) -> Result<(), Error> {
         let base = choose(&self.repository, &self.order.target)?;
         *self.state() = RestoreStatus {
             phase: "unpacking".into(),
@@ -80,6 +80,9 @@ impl Restore {
         };
         self.bytes.store(0, Ordering::Relaxed);
         base::unpack(&self.repository, &format!("base/{}", base.name), work, &self.bytes)?;
+        if self.order.verify {
+            tools::verify_backup(bin, work)?;
+        }
         // Folders of the log, which the base backup has without content.
         for folder in ["pg_wal", "pg_wal/archive_status"] {
             let folder = work.join(folder);

@@ -229,3 +229,25 @@ pub(crate) fn verify_backup(bin: &Path, folder: &Path) -> Result<(), Error> {
     let text = String::from_utf8_lossy(&output.stderr).lines().take(4).collect::<Vec<_>>().join("; ");
     Err(Error::Tool { tool: TOOL, status: output.status, text })
 }
+
+/// `pg_amcheck` over every table and index of every database. Gives its words.
+pub(crate) fn check(bin: &Path, socket_dir: &Path, port: u16, password: &Secret) -> Result<String, Error> {
+    const TOOL: &str = "pg_amcheck";
+    let mut command = client(bin, TOOL)?;
+    command
+        .arg("--host")
+        .arg(socket_dir)
+        .arg(format!("--port={port}"))
+        .args(["--username=postgres", "--no-password", "--all", "--install-missing=pg_catalog", "--heapallindexed"]);
+    let mut running = start(TOOL, command, password)?;
+    let mut words = String::new();
+    running.read_to_string(&mut words).map_err(Error::io("read from", TOOL))?;
+    running.ended().map_err(|error| match error {
+        Error::Tool { tool, status, text } => {
+            let found = words.lines().take(4).collect::<Vec<_>>().join("; ");
+            Error::Tool { tool, status, text: format!("{text} {found}") }
+        }
+        other => other,
+    })?;
+    Ok(words)
+}

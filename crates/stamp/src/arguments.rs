@@ -59,6 +59,12 @@ pub struct RestoreHow {
     /// As far as the log goes
     #[arg(long, group = "what")]
     pub latest: bool,
+    /// Bring up a stamp that is not there from a copy of another one's backups (a folder such as regions/REGION/SYSTEM.STAMP)
+    #[arg(long, value_name = "COPY", group = "what", requires = "key_file")]
+    pub from: Option<PathBuf>,
+    /// The file with the recovery key that the lost stamp's first `up` showed; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
     /// Put what was restored in its origin's place; the old data is kept under another name
     #[arg(long, group = "what")]
     pub swap: bool,
@@ -201,6 +207,9 @@ pub enum Verb {
         of: Of,
         /// Only this database, such as postgres.main
         resource: Option<String>,
+        /// Restore the latest into a throwaway database and have every table and index of it read
+        #[arg(long)]
+        verify: bool,
     },
     /// Restore a database beside the one there is; then swap it in, or remove it
     Restore {

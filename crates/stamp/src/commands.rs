@@ -71,7 +71,8 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 people::set_secret(&of, name, vault, json).await
             }
             Verb::Backup { of, resource, point } => backup::run(&of, resource, point, json).await,
-            Verb::Backups { of, resource } => backup::list(&of, resource, json).await,
+            Verb::Backups { of, resource, verify: true } => restore::verify(&of, resource, json).await,
+            Verb::Backups { of, resource, verify: false } => backup::list(&of, resource, json).await,
             Verb::Restore { of, how } => restore::run(&of, how, json).await,
             Verb::User { verb: UserVerb::Add { of, email, name, groups } } => {
                 people::add(&of, email, name, groups, json).await

@@ -33,11 +33,15 @@ use crate::{
 
 /// A step of a keeper that waits for the archive takes up to a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// A large database is read for hours.
+const CHECKED_WITHIN: Duration = Duration::from_secs(6 * 3600);
 /// How often a restore under way is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// A restored server that says nothing for so long is given up; one that works says how far it is.
 const SILENCE: Duration = Duration::from_secs(120);
 
+/// What a throwaway database is called after the one it is made from.
+const VERIFY: &str = "-verify";
 const RESTORES: &str = "restores";
 const SWAP: &str = "swap";
 
@@ -77,7 +81,7 @@ pub fn add_restored(journal: &Journal, row: &StampRow, system: &mut System) -> R
     for beside in restores(journal, row)? {
         let Some(Resource::Postgres(origin)) = system.resources.get(&beside.origin) else { continue };
         let mut own = origin.clone();
-        (own.access, own.databases) = (Vec::new(), Vec::new());
+        own.databases = Vec::new();
         system.resources.insert(beside.name.clone(), Resource::Postgres(own));
         let after = system.order.iter().position(|id| *id == beside.origin).map_or(0, |at| at + 1);
         system.order.insert(after, beside.name);
@@ -100,11 +104,20 @@ pub fn config(
 ) -> Result<BackupConfig, Error> {
     let layout = composer.layout;
     let beside = restores(composer.journal, composer.row)?.into_iter().find(|b| b.name == *id);
-    let restore = beside.map(|b| RestoreOrder {
+    let beside = beside.map(|b| RestoreOrder {
         from: repository(layout, &b.origin),
+        verify: b.name.name.ends_with(VERIFY),
         target: b.target,
         aside: true,
     });
+    let region = crate::region::source(composer.journal, composer.row)?;
+    let region = region.map(|folder| RestoreOrder {
+        from: folder.join(id.to_string()),
+        target: Target::Latest,
+        aside: false,
+        verify: false,
+    });
+    let restore = beside.or(region);
     let backup = &declared.backup;
     let copy = (backup.geo && id == origin).then(|| {
         let region = copy_region(composer.system.region.as_deref());
@@ -124,7 +137,7 @@ pub fn config(
 }
 
 /// Where a database's backups lie: beside its data, which only its user reads. They are sealed.
-fn repository(layout: &Layout, id: &ResourceId) -> PathBuf {
+pub fn repository(layout: &Layout, id: &ResourceId) -> PathBuf {
     layout.place(&id.to_string()).join("backups")
 }
 
@@ -227,7 +240,8 @@ fn kept(layout: &Layout, id: &ResourceId) -> Vec<PathBuf> {
 pub async fn note(layout: &Layout, workload: &str) -> String {
     let client = Client::unix(layout.control(workload)).timeout(Duration::from_secs(2));
     let Ok(status) = client.get::<PostgresStatus>("/status").await else { return String::new() };
-    if let Some(restore) = &status.restore {
+    let archived = status.archive.as_ref().is_some_and(|archive| archive.on);
+    if let Some(restore) = status.restore.as_ref().filter(|_| !archived) {
         let stopped = restore.stopped.as_ref().map(|s| format!(": replay ended {s}")).unwrap_or_default();
         return format!("restored from {}{stopped}", restore.base);
     }
@@ -256,7 +270,8 @@ async fn begin(ground: &Arc<Ground>, row: &StampRow, what: What) -> Result<Work,
 /// Begins restoring a database beside the one there is.
 pub async fn restore(ground: &Arc<Ground>, row: StampRow, request: RestoreRequest) -> Result<Work, Error> {
     let (system, _, origin) = find(ground, &row, request.resource.as_deref())?;
-    let text = request.name.clone().unwrap_or_else(|| format!("{}-restored", origin.name));
+    let usual = if request.verify { VERIFY } else { "-restored" };
+    let text = request.name.clone().unwrap_or_else(|| format!("{}{usual}", origin.name));
     let name: ResourceId = format!("postgres.{}", text.trim_start_matches("postgres.")).parse().map_err(|_| {
         let hint = Some("such as main-restored".to_owned());
         Error::Asked { what: format!("`{text}` is no name of a database"), hint }
@@ -278,7 +293,10 @@ pub async fn restore(ground: &Arc<Ground>, row: StampRow, request: RestoreReques
     tokio::spawn(async move {
         let state = ground.stamp(&row.system, &row.stamp);
         let _busy = state.busy.lock().await;
-        let outcome = restore_beside(&ground, &row, &told, &beside).await;
+        let outcome = match restore_beside(&ground, &row, &told, &beside).await {
+            Ok(restored) if request.verify => verified(&ground, &row, &told, &beside, restored).await,
+            other => other,
+        };
         told.feed.tell(match outcome {
             Ok(restored) => Event::Restored(Box::new(restored)),
             Err(error) => Event::Failed(error.failure()),
@@ -364,6 +382,7 @@ async fn restore_beside(
                 state: "beside".into(),
                 milliseconds: begun.elapsed().as_millis() as u64,
                 address: at(layout.ip(&beside.name.to_string())?, port).to_string(),
+                socket: layout.sockets.join(format!("{}.d", beside.name)),
                 restore: Some(status),
                 kept: None,
                 notes,
@@ -375,6 +394,31 @@ async fn restore_beside(
             Err(error)
         }
     }
+}
+
+/// Has every table and index of what was restored read, and removes it.
+async fn verified(
+    ground: &Arc<Ground>,
+    row: &StampRow,
+    work: &Work,
+    beside: &Beside,
+    mut restored: Restored,
+) -> Result<Restored, Error> {
+    let begun = Instant::now();
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    let client = keeper(&layout, &beside.name).timeout(CHECKED_WITHIN);
+    let steps = Steps(work);
+    let checked = steps.run("read every table and index", async {
+        let words = api::backup::check(&client).await.map_err(refused(&beside.name, "be read whole"))?;
+        Ok((words, String::new()))
+    });
+    let checked = checked.await;
+    discard_now(ground, row, beside).await?;
+    let words = checked?;
+    restored.notes.extend(words.lines().map(str::to_owned));
+    restored.state = "verified".into();
+    restored.milliseconds += begun.elapsed().as_millis() as u64;
+    Ok(restored)
 }
 
 /// Starts the restored database as any workload is started.
@@ -550,6 +594,9 @@ async fn discard_now(ground: &Arc<Ground>, row: &StampRow, beside: &Beside) -> R
         let layout = Layout::read(&own.home, &own.journal, &own.machine, &known)?;
         if layout.row(&workload).is_ok() {
             place::stop(&own, &layout, &workload)?;
+            if let Some(closed) = &layout.closed {
+                closed.network.leave(&workload).map_err(Error::Network)?;
+            }
         }
         write(&own.journal, &known, RESTORES, &all)?;
         remove(&layout.place(&workload))

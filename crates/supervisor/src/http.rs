@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    BackupOf, Event, ExecRequest, Failure, LinkRequest, RestoreRequest, SecretRequest, StampLine, StampRef, SwapRequest,
+    BackupOf, Event, ExecRequest, Failure, FromCopy, LinkRequest, RestoreRequest, SecretRequest, StampLine, StampRef, SwapRequest,
     TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
@@ -23,7 +23,7 @@ use crate::{
     backups, exec,
     journal::StampRow,
     layout::Layout,
-    network, people, reconcile, secrets,
+    network, people, reconcile, recovery, region, secrets,
     stamp::{Ground, Work},
     status,
 };
@@ -48,6 +48,9 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/backups", get(list_backups))
         .route("/restore", post(restore))
         .route("/swap", post(swap))
+        .route("/restore-from", post(restore_from))
+        .route("/recovery-key", post(recovery_key))
+        .route("/recovery-key-shown", post(recovery_key_shown))
         .route("/shutdown", post(shutdown))
         .with_state(ground)
 }
@@ -234,6 +237,24 @@ async fn list_backups(State(ground): Shared, Query(of): Query<BackupOf>) -> Resu
 
 async fn restore(State(ground): Shared, Json(request): Json<RestoreRequest>) -> Response {
     events(async { backups::restore(&ground, row(&ground, &request.system, &request.stamp)?, request).await }.await)
+}
+
+async fn restore_from(State(ground): Shared, Json(request): Json<FromCopy>) -> Response {
+    events(region::up_from(&ground, request).await)
+}
+
+/// The key goes over this socket only, to the owner of the folder it waits in.
+async fn recovery_key(State(ground): Shared, Json(of): Json<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    let key = recovery::pending(&ground.home.stamp(&row.system, &row.stamp))?;
+    // A secret has no `Serialize`, so that it cannot be written by accident.
+    Ok(Json(serde_json::json!({ "recovery_key": key.as_ref().map(|k| k.expose()) })).into_response())
+}
+
+async fn recovery_key_shown(State(ground): Shared, Json(of): Json<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    recovery::shown(&ground.home.stamp(&row.system, &row.stamp))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn swap(State(ground): Shared, Json(request): Json<SwapRequest>) -> Response {

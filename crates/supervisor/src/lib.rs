@@ -24,11 +24,14 @@ mod place;
 mod places;
 mod ready;
 mod reconcile;
+mod recovery;
+mod region;
 mod renew;
 mod run;
 mod secrets;
 mod shims;
 mod stamp;
+mod state;
 mod status;
 mod supervisor;
 

@@ -55,8 +55,8 @@ struct Pair(PrivateKey);
 impl Pair {
     fn of(bytes: &[u8]) -> Result<Self, Error> {
         let mut seed = Zeroizing::new([0u8; 32]);
-        derive(bytes, b"stampwright recovery key 1", b"x25519", seed.as_mut());
-        PrivateKey::from_private_key(&X25519, seed.as_ref()).map(Self).map_err(|_| fault("make a recovery key"))
+        derive(bytes, b"stampwright recovery key 1", b"x25519", &mut seed);
+        PrivateKey::from_private_key(&X25519, seed.as_slice()).map(Self).map_err(|_| fault("make a recovery key"))
     }
 
     fn public(&self) -> Result<Vec<u8>, Error> {
@@ -215,6 +215,35 @@ pub fn put_box(folder: &Path, repository: &Path, stamp: &str, content: &Secret, 
     files::write(&path, &text, 0o644, user).map_err(Error::file("write", path))
 }
 
+/// Seals the state of roles: for whoever has the recovery key, not for us. `name` is what it is, and opens under that only.
+pub fn seal(folder: &Path, name: &str, content: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    let Some(kept) = read(folder)? else { return Ok(None) };
+    let mut once = Zeroizing::new([0u8; 32]);
+    rand::fill(once.as_mut()).map_err(|_| fault("seal the state of roles"))?;
+    let once = Pair::of(once.as_ref())?;
+    let public = URL_SAFE_NO_PAD.decode(&kept.public).map_err(|_| fault("read the public recovery key"))?;
+    let ephemeral = once.public()?;
+    let key = shared(&once.0, &public, &ephemeral)?;
+    let mut sealed = content.to_vec();
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key([0; NONCE_LEN]), Aad::from(name), &mut sealed)
+        .map_err(|_| fault("seal the state of roles"))?;
+    Ok(Some([SEALED, ephemeral.as_slice(), sealed.as_slice()].concat()))
+}
+
+/// Opens what [`seal`] made.
+pub fn unseal(name: &str, sealed: &[u8], recovery_key: &Secret) -> Option<Zeroizing<Vec<u8>>> {
+    let rest = sealed.strip_prefix(SEALED)?;
+    let (ephemeral, sealed) = rest.split_at_checked(32)?;
+    let pair = Pair::of(&parse(recovery_key)?).ok()?;
+    let key = shared(&pair.0, ephemeral, ephemeral).ok()?;
+    let mut plain = Zeroizing::new(sealed.to_vec());
+    let length = key.open_in_place(Nonce::assume_unique_for_key([0; NONCE_LEN]), Aad::from(name), &mut plain).ok()?.len();
+    plain.truncate(length);
+    Some(plain)
+}
+
+const SEALED: &[u8] = b"stampwright state 1\n";
+
 /// Opens the box of keys in a copy of the backups.
 pub fn open_box(repository: &Path, recovery_key: &Secret) -> Result<Secret, Error> {
     let refuse = |what: String| Error::Asked { what, hint: Some("the recovery key was shown at the stamp's first `up`".into()) };
@@ -297,6 +326,17 @@ mod tests {
         let changed = std::fs::read_to_string(&file).unwrap().replace("s/dev", "s/prod");
         std::fs::write(&file, changed).unwrap();
         assert!(text(open_box(dir.path(), &key).err().unwrap()).contains("changed"));
+    }
+
+    #[test]
+    fn the_state_of_roles_opens_under_its_own_name_and_the_recovery_key_only() {
+        let (dir, key) = stamp();
+        let sealed = seal(dir.path(), "roles-1", b"people and secrets").unwrap().unwrap();
+        assert!(!sealed.windows(6).any(|w| w == b"people"));
+        assert_eq!(unseal("roles-1", &sealed, &key).unwrap().as_slice(), b"people and secrets");
+        assert!(unseal("roles-2", &sealed, &key).is_none());
+        assert!(unseal("roles-1", &sealed, &stamp().1).is_none());
+        assert!(unseal("roles-1", &sealed[..20], &key).is_none());
     }
 
     proptest! {

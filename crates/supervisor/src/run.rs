@@ -16,6 +16,7 @@ use crate::{
     layout::Layout,
     reconcile, renew, shims,
     stamp::{Ground, Seams},
+    state,
     supervisor::Supervisor,
 };
 
@@ -67,6 +68,7 @@ async fn watch(ground: Arc<Ground>) {
     let mut first = true;
     let mut empty = None;
     let mut tried = BTreeMap::new();
+    let mut kept = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -79,6 +81,7 @@ async fn watch(ground: Arc<Ground>) {
                 for row in rows {
                     if row.wanted == Wanted::Up {
                         renew::look(&ground, &row, &mut tried).await;
+                        state::look(&ground, &row, &mut kept).await;
                     }
                     look(&ground, row, first).await;
                 }

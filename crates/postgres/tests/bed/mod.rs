@@ -127,7 +127,7 @@ impl Bed {
         bed.ca_pem = self.ca_pem.clone();
         // Where tests run as root, both are the same user, and the certificate is for the same address.
         let from = self.config.backup.as_ref().context("it keeps backups")?.repository.clone();
-        let order = RestoreOrder { from, target, aside: true };
+        let order = RestoreOrder { from, target, aside: true, verify: true };
         bed.config.backup.as_mut().context("it keeps backups")?.restore = Some(order);
         bed.config.databases = Vec::new();
         Ok(bed)

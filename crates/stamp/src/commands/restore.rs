@@ -2,10 +2,13 @@
 
 use std::{
     io::{BufRead as _, IsTerminal as _},
+    path::Path,
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use api::{
+    Secret,
     backup::Target,
     supervisor::{Event, RestoreRequest, Restored, SwapAct, SwapRequest},
 };
@@ -19,7 +22,47 @@ use crate::{
     screen, target,
 };
 
+/// `stamp backups --verify`.
+pub async fn verify(of: &Of, resource: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+    let (system, stamp) = (target::name(&of.system)?, of.stamp.clone());
+    let request = RestoreRequest {
+        system: system.clone(),
+        stamp: stamp.clone(),
+        resource,
+        target: Target::Latest,
+        name: None,
+        verify: true,
+    };
+    let restored = work(&system, &stamp, "/restore", &request, json).await?;
+    if json {
+        screen::data(&serde_json::to_string(&restored)?);
+    } else {
+        show(&restored, of);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A stamp that is not there, from a copy of another one's backups.
+async fn from_copy(of: &Of, from: &Path, key_file: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let key = if key_file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).context("could not read the recovery key from standard input")?
+    } else {
+        std::fs::read_to_string(key_file).with_context(|| format!("could not read {}", key_file.display()))?
+    };
+    let key = Secret::new(key.trim());
+    let from = from.canonicalize().with_context(|| format!("could not find {}", from.display()))?;
+    let request = super::up::request(of)?;
+    let mut body = serde_json::to_value(&request)?;
+    body["from"] = from.display().to_string().into();
+    // A secret has no `Serialize`, so that it cannot be written by accident.
+    body["recovery_key"] = key.expose().into();
+    super::up::bring_up(of, "/restore-from", &body, json).await
+}
+
 pub async fn run(of: &Of, how: RestoreHow, json: bool) -> anyhow::Result<ExitCode> {
+    if let (Some(from), Some(key_file)) = (&how.from, &how.key_file) {
+        return from_copy(of, from, key_file, json).await;
+    }
     let (system, stamp, resource) = (target::name(&of.system)?, of.stamp.clone(), how.resource.clone());
     let act = match (how.swap, how.discard, how.forget_replaced) {
         (true, ..) => Some(SwapAct::Swap),
@@ -40,6 +83,7 @@ pub async fn run(of: &Of, how: RestoreHow, json: bool) -> anyhow::Result<ExitCod
                 resource,
                 target: wanted(&how)?,
                 name: how.name.clone(),
+                verify: false,
             };
             work(&system, &stamp, "/restore", &request, json).await?
         }
@@ -126,6 +170,7 @@ fn show(restored: &Restored, of: &Of) {
                 "  it answers at {} with the roles and passwords of {}, which was not touched",
                 restored.address, restored.origin
             ));
+            screen::talk(&format!("  its unix socket, for the administrator: {}", restored.socket.display()));
             screen::talk("");
             screen::talk("  Next:");
             screen::talk(&format!("    {command} --swap     {}", screen::dim("# put it in place; the old data is kept")));
@@ -138,6 +183,12 @@ fn show(restored: &Restored, of: &Of) {
                 screen::talk(&format!("  once it is not needed: {command} --forget-replaced"));
             }
         }
+        "verified" => done(format!(
+            "the backups of {} lead to a whole database: restored from {}, every table and index read, {}",
+            restored.origin,
+            restored.restore.as_ref().map(|r| r.base.as_str()).unwrap_or_default(),
+            seconds(restored.milliseconds)
+        )),
         "discarded" => done(format!("{} is removed", restored.name)),
         _ => done(format!("the old data of {} is removed", restored.origin)),
     }
