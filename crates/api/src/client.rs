@@ -39,9 +39,8 @@ pub enum Target {
 }
 
 /// Opens the connections of a client from elsewhere than where it runs, such as from inside a closed network.
-pub type Dial = Arc<
-    dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>> + Send + Sync,
->;
+pub type Dial =
+    Arc<dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>> + Send + Sync>;
 
 /// A typed client of one target.
 #[derive(Clone)]
@@ -251,8 +250,10 @@ impl Client {
             }
             Target::Http { base } => {
                 let port = base.port_or_known_default().unwrap_or(80);
-                let stream =
-                    self.connect(base.host_str().unwrap_or_default(), None, port).await.map_err(|e| unreachable(e.into()))?;
+                let stream = self
+                    .connect(base.host_str().unwrap_or_default(), None, port)
+                    .await
+                    .map_err(|e| unreachable(e.into()))?;
                 exchange!(stream)
             }
             Target::Https { base, tls, hosts } => {

@@ -207,9 +207,8 @@ fn two_networks_have_the_same_addresses_and_no_way_between() {
 fn a_network_is_made_in_a_moment() {
     let Some(bed) = Bed::new() else { return };
     bed.network.remove().unwrap();
-    let many: Vec<Seat> = (0..10)
-        .map(|n| seat(&format!("service.s{n}"), 100 + n, Ipv4Addr::new(10, 0, 1, 100 + n), None))
-        .collect();
+    let many: Vec<Seat> =
+        (0..10).map(|n| seat(&format!("service.s{n}"), 100 + n, Ipv4Addr::new(10, 0, 1, 100 + n), None)).collect();
     let begun = Instant::now();
     bed.network.ensure(&many, &[]).unwrap();
     let took = begun.elapsed();

@@ -20,7 +20,8 @@ pub async fn connect(text: &str) -> Result<Client, Miss> {
 /// As [`connect`], to the server at the end of `way`, whatever host the string names.
 pub async fn connect_by(text: &str, way: &Way) -> Result<Client, Miss> {
     let (config, mut tls) = read(text)?;
-    let tls = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &way.name).map_err(|e| Miss::Failed(e.to_string()))?;
+    let tls =
+        MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &way.name).map_err(|e| Miss::Failed(e.to_string()))?;
     let (client, connection) = config.connect_raw(way.connect().await?, tls).await?;
     tokio::spawn(connection);
     Ok(client)

@@ -63,7 +63,8 @@ fn health(client: &Client) -> Result<u16, String> {
 fn left(stage: &Stage) -> Vec<PathBuf> {
     let sockets = supervisor::Home::at(stage.home()).sockets().to_owned();
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let mounted = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|at| at.starts_with(sockets.to_str().unwrap()));
+    let mounted =
+        mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|at| at.starts_with(sockets.to_str().unwrap()));
     let folders = std::fs::read_dir(&sockets).into_iter().flatten().flatten().map(|e| e.path().join("net"));
     mounted.map(PathBuf::from).chain(folders.flat_map(|f| kept(&f))).collect()
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    Event, ExecRequest, Failure, LinkRequest, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest, Version,
+    Event, ExecRequest, Failure, LinkRequest, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest,
+    Version,
 };
 use axum::{
     Json, Router,

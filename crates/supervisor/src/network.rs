@@ -175,12 +175,10 @@ pub fn link(ground: &Ground, row: &StampRow, ask: &LinkRequest) -> Result<Networ
     }
     let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
     let mut all = links(&ground.journal, row)?;
-    let same = |l: &LinkState| {
-        (l.one == ask.one && l.other == ask.other) || (l.one == ask.other && l.other == ask.one)
-    };
+    let same = |l: &LinkState| (l.one == ask.one && l.other == ask.other) || (l.one == ask.other && l.other == ask.one);
     all.retain(|l| !same(l));
     if ask.loses > 0 {
-        all.push(LinkState { one: ask.one.clone(), other: ask.other.clone(), loses: ask.loses });
+        all.push(LinkState { one: ask.one.clone(), other: ask.other.clone(), loses: ask.loses, dropped: 0 });
     }
     let step = format!("link {} {} loses {} %", ask.one, ask.other, ask.loses);
     let (system, stamp) = (&row.system, &row.stamp);
@@ -229,6 +227,14 @@ pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
     });
     let mut refused: Vec<NetworkFlow> = refused.collect();
     refused.sort_by(|a, b| (&a.from, &a.to, a.port).cmp(&(&b.from, &b.to, b.port)));
+    let mut links = links(&ground.journal, row)?;
+    for link in &mut links {
+        let (ones, others) = (closed.ends(&layout, &link.one), closed.ends(&layout, &link.other));
+        let of = |(from, to): &(Ipv4Addr, Ipv4Addr)| {
+            (ones.contains(from) && others.contains(to)) || (ones.contains(to) && others.contains(from))
+        };
+        link.dropped = traffic.cuts.iter().filter(|(pair, _)| of(pair)).map(|(_, count)| count).sum();
+    }
     let places = closed.addresses.workloads.keys().filter_map(|w| Some((w.clone(), closed.place(w)?)));
     Ok(NetworkStatus {
         space: closed.space(),
@@ -236,7 +242,7 @@ pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
         places: places.collect(),
         flows,
         refused,
-        links: links(&ground.journal, row)?,
+        links,
     })
 }
 
@@ -252,11 +258,7 @@ pub fn network(home: &Home, row: &StampRow) -> Network {
 
 /// Gives every workload its address: the number it has in the stamp, counted from the beginning of its subnet. One that the
 /// manifest no longer has keeps what it had.
-fn addresses(
-    system: &System,
-    hosts: &BTreeMap<String, u8>,
-    before: Option<&Addresses>,
-) -> Result<Addresses, Error> {
+fn addresses(system: &System, hosts: &BTreeMap<String, u8>, before: Option<&Addresses>) -> Result<Addresses, Error> {
     let mut subnets = system.network.subnets.clone();
     let name = (0..).map(|n| if n == 0 { PLATFORM.to_owned() } else { format!("{PLATFORM}-{n}") });
     let name = name.into_iter().find(|name| !subnets.contains_key(name)).unwrap_or_else(|| PLATFORM.to_owned());
@@ -397,9 +399,7 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
 
 /// Resources that have given a service, or its migration, a right.
 fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
-    let named = |who: &model::Principal| {
-        matches!(who, model::Principal::Workload(id) | model::Principal::Migrate(id) if id == service)
-    };
+    let named = |who: &model::Principal| matches!(who, model::Principal::Workload(id) | model::Principal::Migrate(id) if id == service);
     let given = |resource: &Resource| match resource {
         Resource::Vault(vault) => vault.access.iter().any(|a| named(&a.to)),
         Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),

@@ -55,8 +55,11 @@ pub fn place(
         make_template(ground, workload, bin, template)?;
     }
     let secrets = secrets(layout, authority, composed)?;
-    let mut listeners: Vec<Listen> =
-        composed.listeners.iter().map(|(name, address)| Listen { name: name.clone(), at: At::Inside(*address) }).collect();
+    let mut listeners: Vec<Listen> = composed
+        .listeners
+        .iter()
+        .map(|(name, address)| Listen { name: name.clone(), at: At::Inside(*address) })
+        .collect();
     listeners.extend(composed.doors.iter().map(|(name, at)| Listen { name: name.clone(), at: At::Tcp(*at) }));
     listeners.push(Listen { name: "shim".into(), at: At::Unix(layout.shim_socket(workload)) });
     if composed.control {

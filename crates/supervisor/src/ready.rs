@@ -107,11 +107,7 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
 }
 
 /// A connection to a workload, from inside its own network if it has one.
-async fn connect(
-    layout: &Layout,
-    workload: &str,
-    at: std::net::SocketAddr,
-) -> std::io::Result<tokio::net::TcpStream> {
+async fn connect(layout: &Layout, workload: &str, at: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpStream> {
     match layout.dial(workload) {
         Some(dial) => dial(at).await,
         None => tokio::net::TcpStream::connect(at).await,

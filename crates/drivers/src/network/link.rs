@@ -49,16 +49,16 @@ impl Links {
     /// A pair of links: `name` here, `peer` in the namespace `other`.
     pub fn pair(&mut self, name: &str, peer: &str, other: BorrowedFd<'_>) -> io::Result<()> {
         let make = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        let message = Message::new(libc::RTM_NEWLINK, make)
-            .fixed(&interface(0, 0))
-            .text(IFLA_IFNAME, name)
-            .nest(IFLA_LINKINFO, |m| {
+        let message = Message::new(libc::RTM_NEWLINK, make).fixed(&interface(0, 0)).text(IFLA_IFNAME, name).nest(
+            IFLA_LINKINFO,
+            |m| {
                 m.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
                     m.nest(VETH_INFO_PEER, |m| {
                         m.fixed(&interface(0, 0)).text(IFLA_IFNAME, peer).own(IFLA_NET_NS_FD, other.as_raw_fd() as u32)
                     })
                 })
-            });
+            },
+        );
         self.0.ask(message)
     }
 

@@ -81,10 +81,7 @@ pub fn on_a_thread<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send
 }
 
 /// Does something inside the namespace at `path`.
-pub fn inside<T: Send + 'static>(
-    path: &Path,
-    act: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+pub fn inside<T: Send + 'static>(path: &Path, act: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let namespace = open(path)?;
     on_a_thread(move || {
         enter(&namespace)?;

@@ -62,12 +62,17 @@ fn show(status: &NetworkStatus) {
         })
         .collect();
     screen::table(&["SUBNET", "BLOCK", "WORKLOADS"], &subnets);
-    let flow = |f: &NetworkFlow| vec![f.from.clone(), f.to.clone(), f.port.to_string(), f.why.clone(), f.count.to_string()];
+    let flow =
+        |f: &NetworkFlow| vec![f.from.clone(), f.to.clone(), f.port.to_string(), f.why.clone(), f.count.to_string()];
     screen::talk("");
-    screen::table(&["FROM", "MAY TALK TO", "PORT", "BY", "CONNECTIONS"], &status.flows.iter().map(flow).collect::<Vec<_>>());
+    screen::table(
+        &["FROM", "MAY TALK TO", "PORT", "BY", "CONNECTIONS"],
+        &status.flows.iter().map(flow).collect::<Vec<_>>(),
+    );
     if !status.refused.is_empty() {
         screen::talk("");
-        let rows = status.refused.iter().map(|f| vec![f.from.clone(), f.to.clone(), f.port.to_string(), f.count.to_string()]);
+        let rows =
+            status.refused.iter().map(|f| vec![f.from.clone(), f.to.clone(), f.port.to_string(), f.count.to_string()]);
         screen::table(&["REFUSED FROM", "TO", "PORT", "TIMES"], &rows.collect::<Vec<_>>());
     }
     for link in &status.links {
