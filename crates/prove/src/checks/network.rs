@@ -232,7 +232,10 @@ pub async fn only_declared_pairs(lab: &Lab, on: &str, _: &Call) -> Seen {
     }
     let [a, b, c] = people(&site)?;
     let mut looked = 0;
-    let entries = [site.address("edge")?, site.address(&site.first("identity")?)?];
+    // What people are let in by: the edge, encrypted and plain, and the directory.
+    let edge = site.address("edge")?;
+    let plain = SocketAddr::new(edge.ip(), if edge.port() == 443 { 80 } else { 8080 });
+    let entries = [edge, plain, site.address(&site.first("identity")?)?];
     for port in ears.keys().map(SocketAddr::port).collect::<BTreeSet<u16>>() {
         let all: Vec<Ipv4Addr> = (1..=254).map(|host| Ipv4Addr::new(a, b, c, host)).collect();
         let inner: Vec<Ipv4Addr> =
