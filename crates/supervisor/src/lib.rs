@@ -10,6 +10,7 @@
 mod acts;
 mod apply;
 mod authority;
+mod backups;
 mod compose;
 mod error;
 mod exec;
@@ -24,11 +25,14 @@ mod place;
 mod places;
 mod ready;
 mod reconcile;
+mod recovery;
+mod region;
 mod renew;
 mod run;
 mod secrets;
 mod shims;
 mod stamp;
+mod state;
 mod status;
 mod supervisor;
 

@@ -18,6 +18,7 @@ use crate::{
     layout::Layout,
     reconcile, renew, shims,
     stamp::{Ground, Seams},
+    state,
     supervisor::Supervisor,
 };
 
@@ -76,6 +77,7 @@ async fn watch(ground: Arc<Ground>) {
     let mut first = true;
     let mut empty = None;
     let mut tried = BTreeMap::new();
+    let mut kept = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -88,6 +90,7 @@ async fn watch(ground: Arc<Ground>) {
                 for row in rows {
                     if row.wanted == Wanted::Up {
                         renew::look(&ground, &row, &mut tried).await;
+                        state::look(&ground, &row, &mut kept).await;
                     }
                     look(&ground, row, first).await;
                 }
