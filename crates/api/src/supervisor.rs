@@ -67,7 +67,9 @@ impl Event {
     pub fn is_last(&self) -> bool {
         match self {
             Self::Plan { .. } | Self::Step { .. } => false,
-            Self::Ready(_) | Self::Stopped { .. } | Self::Destroyed { .. } | Self::Restored(_) | Self::Failed(_) => true,
+            Self::Ready(_) | Self::Stopped { .. } | Self::Destroyed { .. } | Self::Restored(_) | Self::Failed(_) => {
+                true
+            }
         }
     }
 }

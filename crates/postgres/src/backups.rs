@@ -139,7 +139,11 @@ impl Backups {
                 state.failures += 1;
                 let why = error.chain();
                 if state.trouble.as_ref() != Some(&why) {
-                    tracing::error!(file = name, why, "the log could not be archived; the server keeps it and asks again");
+                    tracing::error!(
+                        file = name,
+                        why,
+                        "the log could not be archived; the server keeps it and asks again"
+                    );
                 }
                 state.trouble = Some(why);
                 Err(error)
@@ -284,7 +288,8 @@ impl Backups {
         }
         let sql = || Error::sql("name a moment");
         let client = admin.connect("postgres").await.map_err(sql())?;
-        let statement = "SELECT pg_create_restore_point($1)::text, (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+        let statement =
+            "SELECT pg_create_restore_point($1)::text, (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
         let row = client.query_one(statement, &[&point]).await.map_err(sql())?;
         let made = Point { version: 1, name: point.into(), lsn: row.get(0), at_ms: row.get(1) };
         self.close_log(admin).await?;

@@ -65,13 +65,7 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(
-        checked: Checked,
-        cert: Secret,
-        key: Secret,
-        password: Secret,
-        backups: Option<Arc<Backups>>,
-    ) -> Self {
+    pub fn new(checked: Checked, cert: Secret, key: Secret, password: Secret, backups: Option<Arc<Backups>>) -> Self {
         let admin = Arc::new(Admin::new(checked.config.socket_dir.clone(), checked.config.port, password));
         Self {
             backups,

@@ -64,22 +64,13 @@ impl Repository {
     }
 
     /// Writes a file of the repository: compressed, sealed, flushed, and only then under its name. Returns the bytes it takes.
-    pub fn put(
-        &self,
-        head: &Head,
-        write: impl FnOnce(&mut dyn Write) -> Result<(), Error>,
-    ) -> Result<u64, Error> {
+    pub fn put(&self, head: &Head, write: impl FnOnce(&mut dyn Write) -> Result<(), Error>) -> Result<u64, Error> {
         let path = self.root.join(&head.place);
         let part = beside(&path);
         let io = || Error::io("write", &path);
         let written = (|| {
-            let file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o644)
-                .open(&part)
-                .map_err(io())?;
+            let file =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&part).map_err(io())?;
             let sealer = Sealer::new(BufWriter::with_capacity(1 << 18, file), &self.key, head).map_err(io())?;
             // The log compresses well even so: an idle minute's 16 MiB are mostly zeros.
             let mut compressed = GzEncoder::new(sealer, Compression::fast());

@@ -178,14 +178,8 @@ impl<R: Read> Opener<R> {
         }
         let mut salt = [0u8; SALT];
         from.read_exact(&mut salt).map_err(cut)?;
-        let mut opener = Self {
-            key: key.of_file(&salt, &text),
-            next: Vec::new(),
-            plain: Vec::new(),
-            at: 0,
-            number: 0,
-            from,
-        };
+        let mut opener =
+            Self { key: key.of_file(&salt, &text), next: Vec::new(), plain: Vec::new(), at: 0, number: 0, from };
         opener.next = opener.sealed()?;
         if opener.next.len() < TAG {
             return Err(changed());

@@ -46,7 +46,8 @@ impl<R: Read> Archive<R> {
             io::copy(&mut self.from, &mut io::sink())?;
             return Ok(None);
         }
-        let sum: u32 = block.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) }).sum();
+        let sum: u32 =
+            block.iter().enumerate().map(|(at, b)| if (148..156).contains(&at) { 32 } else { u32::from(*b) }).sum();
         if octal(&block[148..156]) != Some(u64::from(sum)) {
             return Err(wrong("a block of the archive is changed"));
         }
@@ -65,9 +66,11 @@ impl<R: Read> Archive<R> {
                 Ok(Some(Entry::File(path, size)))
             }
             b'5' => Ok(Some(Entry::Folder(path))),
-            kind => {
-                Err(wrong(format!("the archive holds {} of kind '{}'; tablespaces are not kept", path.display(), kind as char)))
-            }
+            kind => Err(wrong(format!(
+                "the archive holds {} of kind '{}'; tablespaces are not kept",
+                path.display(),
+                kind as char
+            ))),
         }
     }
 }

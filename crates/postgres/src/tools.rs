@@ -234,11 +234,13 @@ pub(crate) fn verify_backup(bin: &Path, folder: &Path) -> Result<(), Error> {
 pub(crate) fn check(bin: &Path, socket_dir: &Path, port: u16, password: &Secret) -> Result<String, Error> {
     const TOOL: &str = "pg_amcheck";
     let mut command = client(bin, TOOL)?;
-    command
-        .arg("--host")
-        .arg(socket_dir)
-        .arg(format!("--port={port}"))
-        .args(["--username=postgres", "--no-password", "--all", "--install-missing=pg_catalog", "--heapallindexed"]);
+    command.arg("--host").arg(socket_dir).arg(format!("--port={port}")).args([
+        "--username=postgres",
+        "--no-password",
+        "--all",
+        "--install-missing=pg_catalog",
+        "--heapallindexed",
+    ]);
     let mut running = start(TOOL, command, password)?;
     let mut words = String::new();
     running.read_to_string(&mut words).map_err(Error::io("read from", TOOL))?;

@@ -46,9 +46,9 @@ pub(crate) fn is_archived(name: &str) -> bool {
         return Segment::parse(segment).is_some();
     }
     if let Some(mark) = name.strip_suffix(".backup") {
-        return mark.split_once('.').is_some_and(|(segment, offset)| {
-            Segment::parse(segment).is_some() && offset.len() == 8 && is_hex(offset)
-        });
+        return mark
+            .split_once('.')
+            .is_some_and(|(segment, offset)| Segment::parse(segment).is_some() && offset.len() == 8 && is_hex(offset));
     }
     Segment::parse(name).is_some()
 }

@@ -27,7 +27,9 @@ async fn kept() -> anyhow::Result<(Bed, Client)> {
     bed.start()?;
     bed.ready().await?;
     let client = admin(&bed).await?;
-    client.batch_execute("CREATE TABLE written (n bigint PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())").await?;
+    client
+        .batch_execute("CREATE TABLE written (n bigint PRIMARY KEY, at timestamptz DEFAULT clock_timestamp())")
+        .await?;
     Ok((bed, client))
 }
 

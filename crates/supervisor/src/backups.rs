@@ -14,9 +14,7 @@ use api::{
     backup::{BackupAnswer, BackupConfig, BackupRequest, RestoreOrder, RestoreStatus, Target},
     client::Client,
     postgres::PostgresStatus,
-    supervisor::{
-        BackupList, BackupOf, Event, PlannedStep, RestoreRequest, Restored, StepState, SwapAct, SwapRequest,
-    },
+    supervisor::{BackupList, BackupOf, Event, PlannedStep, RestoreRequest, Restored, StepState, SwapAct, SwapRequest},
 };
 use model::{Kind, Resource, ResourceId, System};
 use serde::{Deserialize, Serialize};
@@ -335,12 +333,7 @@ impl Steps<'_> {
     }
 }
 
-async fn restore_beside(
-    ground: &Arc<Ground>,
-    row: &StampRow,
-    work: &Work,
-    beside: &Beside,
-) -> Result<Restored, Error> {
+async fn restore_beside(ground: &Arc<Ground>, row: &StampRow, work: &Work, beside: &Beside) -> Result<Restored, Error> {
     let begun = Instant::now();
     let steps = Steps(work);
     let (close, make) = ("archive the log up to now", format!("restore {}", beside.name));
@@ -483,7 +476,10 @@ pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> 
         (None, _) => {
             return Err(Error::Asked {
                 what: format!("there is no restored database beside {origin}"),
-                hint: Some(format!("make one: `stamp restore {} {origin} --stamp {} --to TIME`", row.system, row.stamp)),
+                hint: Some(format!(
+                    "make one: `stamp restore {} {origin} --stamp {} --to TIME`",
+                    row.system, row.stamp
+                )),
             });
         }
     };

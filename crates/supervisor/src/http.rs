@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    BackupOf, Event, ExecRequest, Failure, FromCopy, LinkRequest, RestoreRequest, SecretRequest, StampLine, StampRef, SwapRequest,
-    TokenRequest, UpRequest, UserRequest, Version,
+    BackupOf, Event, ExecRequest, Failure, FromCopy, LinkRequest, RestoreRequest, SecretRequest, StampLine, StampRef,
+    SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,

@@ -139,7 +139,8 @@ fn read(folder: &Path) -> Result<Option<Kept>, Error> {
     match std::fs::read_to_string(&path) {
         Ok(text) => {
             let text = Secret::new(text);
-            let kept: Kept = serde_json::from_str(text.expose()).map_err(|e| Error::Fault(format!("{}: {e}", path.display())))?;
+            let kept: Kept =
+                serde_json::from_str(text.expose()).map_err(|e| Error::Fault(format!("{}: {e}", path.display())))?;
             if kept.version > VERSION {
                 return Err(Error::Fault(format!("{} is of version {}", path.display(), kept.version)));
             }
@@ -184,7 +185,13 @@ pub fn shown(folder: &Path) -> Result<(), Error> {
 }
 
 /// Writes the box of keys with `content` into `repository`, unless the one there holds the same.
-pub fn put_box(folder: &Path, repository: &Path, stamp: &str, content: &Secret, user: Option<u32>) -> Result<(), Error> {
+pub fn put_box(
+    folder: &Path,
+    repository: &Path,
+    stamp: &str,
+    content: &Secret,
+    user: Option<u32>,
+) -> Result<(), Error> {
     let Some(kept) = read(folder)? else { return Ok(()) };
     let path = repository.join(BOX);
     // Under a key of the content itself: the digest tells nobody else anything.
@@ -237,7 +244,8 @@ pub fn unseal(name: &str, sealed: &[u8], recovery_key: &Secret) -> Option<Zeroiz
     let pair = Pair::of(&parse(recovery_key)?).ok()?;
     let key = shared(&pair.0, ephemeral, ephemeral).ok()?;
     let mut plain = Zeroizing::new(sealed.to_vec());
-    let length = key.open_in_place(Nonce::assume_unique_for_key([0; NONCE_LEN]), Aad::from(name), &mut plain).ok()?.len();
+    let length =
+        key.open_in_place(Nonce::assume_unique_for_key([0; NONCE_LEN]), Aad::from(name), &mut plain).ok()?.len();
     plain.truncate(length);
     Some(plain)
 }
@@ -246,16 +254,20 @@ const SEALED: &[u8] = b"stampwright state 1\n";
 
 /// Opens the box of keys in a copy of the backups.
 pub fn open_box(repository: &Path, recovery_key: &Secret) -> Result<Secret, Error> {
-    let refuse = |what: String| Error::Asked { what, hint: Some("the recovery key was shown at the stamp's first `up`".into()) };
+    let refuse =
+        |what: String| Error::Asked { what, hint: Some("the recovery key was shown at the stamp's first `up`".into()) };
     let path = repository.join(BOX);
     let text = std::fs::read(&path).map_err(Error::file("read", &path))?;
-    let found: Box = serde_json::from_slice(&text).map_err(|_| refuse(format!("{} is no box of keys", path.display())))?;
-    let bytes = parse(recovery_key).ok_or_else(|| refuse("this is no recovery key: a letter is wrong or missing".into()))?;
+    let found: Box =
+        serde_json::from_slice(&text).map_err(|_| refuse(format!("{} is no box of keys", path.display())))?;
+    let bytes =
+        parse(recovery_key).ok_or_else(|| refuse("this is no recovery key: a letter is wrong or missing".into()))?;
     let pair = Pair::of(&bytes)?;
     if URL_SAFE_NO_PAD.encode(pair.public()?) != found.public {
         return Err(refuse(format!("this is not the recovery key of {}", found.stamp)));
     }
-    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| refuse(format!("{} is changed", path.display())));
+    let decode =
+        |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| refuse(format!("{} is changed", path.display())));
     let (ephemeral, mut sealed) = (decode(&found.ephemeral)?, Zeroizing::new(decode(&found.sealed)?));
     let key = shared(&pair.0, &ephemeral, &ephemeral)?;
     let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);

@@ -118,9 +118,8 @@ fn is_kept(kind: Kind) -> bool {
 
 fn days(folder: &Path) -> Vec<(i64, PathBuf)> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut days: Vec<(i64, PathBuf)> = entries
-        .filter_map(|e| Some((e.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?, e.path())))
-        .collect();
+    let mut days: Vec<(i64, PathBuf)> =
+        entries.filter_map(|e| Some((e.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?, e.path()))).collect();
     days.sort();
     days
 }

@@ -114,7 +114,11 @@ pub async fn list(of: &Of, resource: Option<String>, json: bool) -> anyhow::Resu
         let archive = &all.archive;
         screen::talk(&match (&archive.trouble, archive.age_s) {
             (Some(trouble), _) => format!("  the log is NOT archived ({} tries failed): {trouble}", archive.failures),
-            (None, Some(age)) => format!("  log archived {age} s ago, {} waiting; {} on the disk, sealed", archive.waiting, size(all.bytes)),
+            (None, Some(age)) => format!(
+                "  log archived {age} s ago, {} waiting; {} on the disk, sealed",
+                archive.waiting,
+                size(all.bytes)
+            ),
             (None, None) => "  nothing of the log is archived yet".into(),
         });
         if let Some(copy) = &all.copy {

@@ -73,8 +73,14 @@ pub async fn run(of: &Of, how: RestoreHow, json: bool) -> anyhow::Result<ExitCod
     let restored = match act {
         Some(act) => {
             confirm(&system, &stamp, act, how.yes)?;
-            work(&system, &stamp, "/swap", &SwapRequest { system: system.clone(), stamp: stamp.clone(), resource, act }, json)
-                .await?
+            work(
+                &system,
+                &stamp,
+                "/swap",
+                &SwapRequest { system: system.clone(), stamp: stamp.clone(), resource, act },
+                json,
+            )
+            .await?
         }
         None => {
             let request = RestoreRequest {
@@ -102,7 +108,10 @@ fn wanted(how: &RestoreHow) -> anyhow::Result<Target> {
     }
     let Some(text) = &how.to else { return Ok(Target::Latest) };
     let at: jiff::Timestamp = text.parse().map_err(|_| {
-        Failed::asked(format!("`{text}` is no moment"), "write it with its zone: 2026-01-24T12:00:00Z, or ...T16:00:00+04:00")
+        Failed::asked(
+            format!("`{text}` is no moment"),
+            "write it with its zone: 2026-01-24T12:00:00Z, or ...T16:00:00+04:00",
+        )
     })?;
     Ok(Target::Time { ms: at.as_millisecond() })
 }
@@ -156,7 +165,12 @@ fn show(restored: &Restored, of: &Of) {
     let command = format!("{call} restore {} {} --stamp {}", of.system, restored.origin, of.stamp);
     match restored.state.as_str() {
         "beside" => {
-            done(format!("{} is restored beside {}, {}", screen::bold(&restored.name), restored.origin, seconds(restored.milliseconds)));
+            done(format!(
+                "{} is restored beside {}, {}",
+                screen::bold(&restored.name),
+                restored.origin,
+                seconds(restored.milliseconds)
+            ));
             if let Some(restore) = &restored.restore {
                 screen::talk(&format!("  from base backup {} and {} files of the log", restore.base, restore.segments));
                 if let Some(stopped) = &restore.stopped {
@@ -173,11 +187,19 @@ fn show(restored: &Restored, of: &Of) {
             screen::talk(&format!("  its unix socket, for the administrator: {}", restored.socket.display()));
             screen::talk("");
             screen::talk("  Next:");
-            screen::talk(&format!("    {command} --swap     {}", screen::dim("# put it in place; the old data is kept")));
+            screen::talk(&format!(
+                "    {command} --swap     {}",
+                screen::dim("# put it in place; the old data is kept")
+            ));
             screen::talk(&format!("    {command} --discard  {}", screen::dim("# remove it")));
         }
         "swapped" => {
-            done(format!("{} took the place of {}, {}", restored.name, restored.origin, seconds(restored.milliseconds)));
+            done(format!(
+                "{} took the place of {}, {}",
+                restored.name,
+                restored.origin,
+                seconds(restored.milliseconds)
+            ));
             if let Some(kept) = &restored.kept {
                 screen::talk(&format!("  the old data is kept in {}", kept.display()));
                 screen::talk(&format!("  once it is not needed: {command} --forget-replaced"));

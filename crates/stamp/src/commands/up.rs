@@ -93,7 +93,9 @@ fn show(ready: &Ready, recovery_key: Option<&Secret>, of: &Of, json: bool) {
     }
     if let Some(key) = recovery_key {
         screen::talk("");
-        screen::talk("  The recovery key, shown this once. With it and a copy of the backups the stamp comes back without this");
+        screen::talk(
+            "  The recovery key, shown this once. With it and a copy of the backups the stamp comes back without this",
+        );
         screen::talk("  machine; without it, nothing stored opens elsewhere. Keep it away from here:");
         screen::talk(&format!("  {}", screen::bold(key.expose())));
     }
