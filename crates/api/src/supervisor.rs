@@ -295,6 +295,9 @@ pub struct LinkState {
     pub other: String,
     /// Of a hundred packets so many are lost; 100: the link is cut.
     pub loses: u32,
+    /// Packets that ended at the cut.
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 /// `POST /network`: spoils a link (`loses` of a hundred; 100 cuts it) or heals it (0); answered by [`NetworkStatus`].

@@ -54,7 +54,7 @@ pub struct Way {
     pub address: SocketAddr,
     /// What its certificate vouches for: its name, or its address.
     pub name: String,
-    dial: Option<Dial>,
+    pub(crate) dial: Option<Dial>,
 }
 
 impl Way {

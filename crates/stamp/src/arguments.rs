@@ -327,6 +327,15 @@ pub enum AuditVerb {
         #[arg(long, default_value = "dev")]
         stamp: String,
     },
+    /// Show what people had the supervisor do: all of the home, or of one system
+    Acts {
+        /// The system
+        system: Option<String>,
+        #[arg(long)]
+        stamp: Option<String>,
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+    },
     /// Show records, the newest first
     Show {
         #[command(flatten)]

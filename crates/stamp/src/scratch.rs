@@ -145,7 +145,7 @@ impl Host for Shared {
         manifest: &'a str,
         moved: Moved,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>> {
-        Box::pin(async move { self.0.bring_up(stamp, manifest, moved).await.map_err(|e| format!("{e:#}")) })
+        Box::pin(async move { self.0.bring_up(stamp, manifest, moved).await.map_err(|e| said(&e)) })
     }
 
     fn down<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
@@ -155,6 +155,12 @@ impl Host for Shared {
             ended.map(drop).map_err(|e| format!("{e:#}"))
         })
     }
+}
+
+/// An error with its causes, and what it shows below them: the faults of a manifest, the end of a log.
+fn said(error: &anyhow::Error) -> String {
+    let lines = error.downcast_ref::<Failed>().map_or(&[][..], |failed| failed.0.lines.as_slice());
+    std::iter::once(format!("{error:#}")).chain(lines.iter().cloned()).collect::<Vec<_>>().join("\n")
 }
 
 impl Scratch {
@@ -252,7 +258,7 @@ impl Host for Person {
                 let program = connect::kept(&self.home)?;
                 site(&self.home, &self.client, &self.system, stamp, manifest, program).await
             };
-            brought.await.map_err(|e| format!("{e:#}"))
+            brought.await.map_err(|e| said(&e))
         })
     }
 

@@ -12,6 +12,7 @@ use axum::{
     body::Body,
     extract::{Query, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -19,6 +20,7 @@ use model::{Kind, ResourceId};
 
 use crate::{
     Error,
+    acts::{self, Acts},
     authority::Authority,
     backups, exec,
     journal::StampRow,
@@ -31,8 +33,8 @@ use crate::{
 type Shared = State<Arc<Ground>>;
 
 /// All routes.
-pub fn routes(ground: Arc<Ground>) -> Router {
-    Router::new()
+pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
+    let recorded = Router::new()
         .route("/version", get(version))
         .route("/up", post(up))
         .route("/down", post(down))
@@ -53,6 +55,8 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/recovery-key-shown", post(recovery_key_shown))
         .route("/shutdown", post(shutdown))
         .with_state(ground)
+        .layer(middleware::from_fn_with_state(acts.clone(), acts::record));
+    recorded.merge(Router::new().route("/acts", get(acts::show)).with_state(acts))
 }
 
 struct Refusal(Failure);

@@ -7,6 +7,7 @@
 //! The order of reading: `reconcile.rs` (what is wanted, what is seen, the plan), `apply.rs` (a step after the other),
 //! `compose.rs` (what a workload is started with), `place.rs` (the driver's side of it).
 
+mod acts;
 mod apply;
 mod authority;
 mod backups;

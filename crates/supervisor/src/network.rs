@@ -1,16 +1,20 @@
 //! The closed network of a stamp whose system declares `[network]`: which addresses its workloads have, and who may talk to
 //! whom. What is decided is written to the journal before anything is made of it.
 
+mod flows;
+mod links;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    sync::PoisonError,
 };
 
-use api::supervisor::{LinkRequest, LinkState, NetworkFlow, NetworkStatus};
 use drivers::network::{Flow, Network, Seat};
-use model::{Kind, Resource, ResourceId, System, plan, system::Network as Declared, unit::Cidr};
+use model::{ResourceId, System, plan, system::Network as Declared, unit::Cidr};
 use serde::{Deserialize, Serialize};
+
+use flows::flows_of;
+pub use links::{forget_links, link, spoil_again, status};
 
 use crate::{
     Error, Home,
@@ -107,135 +111,6 @@ impl Closed {
         flows.dedup();
         self.network.ensure(&seats, &flows).map_err(Error::Network)
     }
-
-    /// Makes links as they are written down to be.
-    fn spoil(&self, layout: &Layout, links: &[LinkState]) -> Result<(), Error> {
-        let (mut cut, mut lossy) = (Vec::new(), Vec::new());
-        for link in links {
-            for one in self.ends(layout, &link.one) {
-                for other in self.ends(layout, &link.other) {
-                    if link.loses >= CUT {
-                        cut.push((one, other));
-                    } else {
-                        lossy.push((one, other, link.loses));
-                    }
-                }
-            }
-        }
-        self.network.spoil(cut, lossy).map_err(Error::Network)
-    }
-
-    /// Every address of a resource, or of one workload of it.
-    fn ends(&self, layout: &Layout, name: &str) -> Vec<Ipv4Addr> {
-        let ours = |workload: &str| workload == name || plan::resource_of(workload) == name;
-        let named = self.addresses.workloads.iter().filter(|(workload, _)| ours(workload));
-        named.flat_map(|(workload, (_, ip))| std::iter::once(*ip).chain(layout.public(workload))).collect()
-    }
-}
-
-/// A link that loses so many of a hundred packets is cut.
-const CUT: u32 = 100;
-/// The fact under which the journal keeps the links that are spoilt.
-const LINKS: &str = "network-links";
-
-fn links(journal: &Journal, row: &StampRow) -> Result<Vec<LinkState>, Error> {
-    let fact = journal.fact(&row.system, &row.stamp, LINKS)?;
-    Ok(fact.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
-}
-
-/// Links are whole again: the network they were of is gone.
-pub fn forget_links(journal: &Journal, row: &StampRow) -> Result<(), Error> {
-    if links(journal, row)?.is_empty() { Ok(()) } else { journal.drop_fact(&row.system, &row.stamp, LINKS) }
-}
-
-/// Links that were spoilt stay so, whoever makes the network anew.
-pub fn spoil_again(ground: &Ground, row: &StampRow, layout: &Layout) -> Result<(), Error> {
-    let (Some(closed), links) = (&layout.closed, links(&ground.journal, row)?) else { return Ok(()) };
-    if links.is_empty() { Ok(()) } else { closed.spoil(layout, &links) }
-}
-
-/// Spoils a link or heals it: written down first.
-pub fn link(ground: &Ground, row: &StampRow, ask: &LinkRequest) -> Result<NetworkStatus, Error> {
-    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let closed = layout.closed.as_ref().ok_or_else(|| open(ground, row))?;
-    for name in [&ask.one, &ask.other] {
-        if closed.ends(&layout, name).is_empty() {
-            let known: Vec<&str> = closed.addresses.workloads.keys().map(String::as_str).collect();
-            return Err(Error::Asked {
-                what: format!("there is no `{name}` in the network of {}/{}", row.system, row.stamp),
-                hint: Some(format!("one of: {}", known.join(", "))),
-            });
-        }
-    }
-    if ask.one == ask.other || ask.loses > CUT {
-        return Err(Error::Asked {
-            what: format!("a link of {} to {} that loses {} % is none", ask.one, ask.other, ask.loses),
-            hint: Some("name two resources, and at most 100 %".into()),
-        });
-    }
-    let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut all = links(&ground.journal, row)?;
-    let same = |l: &LinkState| (l.one == ask.one && l.other == ask.other) || (l.one == ask.other && l.other == ask.one);
-    all.retain(|l| !same(l));
-    if ask.loses > 0 {
-        all.push(LinkState { one: ask.one.clone(), other: ask.other.clone(), loses: ask.loses });
-    }
-    let step = format!("link {} {} loses {} %", ask.one, ask.other, ask.loses);
-    let (system, stamp) = (&row.system, &row.stamp);
-    ground.journal.step(system, stamp, &step, "begun", ground.clock.now_ms(), "")?;
-    let text = serde_json::to_string(&all).map_err(|e| Error::Fault(e.to_string()))?;
-    ground.journal.set_fact(system, stamp, LINKS, &text)?;
-    closed.spoil(&layout, &all)?;
-    ground.journal.step(system, stamp, &step, "done", ground.clock.now_ms(), "")?;
-    status(ground, row)
-}
-
-/// Why a stamp has no closed network.
-fn open(ground: &Ground, row: &StampRow) -> Error {
-    let hint = match &ground.machine.network {
-        Err(refused) => format!("not possible here: {refused}"),
-        Ok(()) => "declare `[network]` in system.toml, and `stamp up` again".into(),
-    };
-    Error::Asked { what: format!("{}/{} has no closed network", row.system, row.stamp), hint: Some(hint) }
-}
-
-/// The stamp's network, with what its router has counted.
-pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
-    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let closed = layout.closed.as_ref().ok_or_else(|| open(ground, row))?;
-    let system = crate::reconcile::resolve(&row.manifest, &row.stamp)?;
-    let traffic = closed.network.traffic().map_err(Error::Network)?;
-    let mut names: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
-    for (workload, (_, ip)) in &closed.addresses.workloads {
-        names.insert(*ip, workload);
-        names.extend(layout.public(workload).map(|public| (public, workload.as_str())));
-    }
-    let name = |ip: Ipv4Addr| names.get(&ip).map_or_else(|| ip.to_string(), |name| (*name).to_owned());
-    let mut flows = Vec::new();
-    for declared in flows_of(&system, &layout)? {
-        let flow = declared.flow(&layout)?;
-        let count = traffic.passed.iter().find(|(f, _)| *f == flow).map_or(0, |(_, count)| *count);
-        let Declaration { from, to, port, why } = declared;
-        flows.push(NetworkFlow { from, to, port, why: why.into(), count });
-    }
-    let refused = traffic.refused.into_iter().map(|(f, count)| NetworkFlow {
-        from: name(f.from),
-        to: name(f.to),
-        port: f.port,
-        why: String::new(),
-        count,
-    });
-    let mut refused: Vec<NetworkFlow> = refused.collect();
-    refused.sort_by(|a, b| (&a.from, &a.to, a.port).cmp(&(&b.from, &b.to, b.port)));
-    let places = closed.addresses.workloads.keys().filter_map(|w| Some((w.clone(), closed.place(w)?)));
-    Ok(NetworkStatus {
-        space: closed.space(),
-        subnets: closed.addresses.subnets.iter().map(|(name, block)| (name.clone(), block.to_string())).collect(),
-        places: places.collect(),
-        flows,
-        refused,
-        links: links(&ground.journal, row)?,
-    })
 }
 
 /// Whether a manifest asks for a network of its own.
@@ -318,86 +193,6 @@ fn platform(network: &Declared) -> Result<Cidr, Error> {
 /// The resource that a workload belongs to; its migration lives beside it.
 pub fn resource_of(workload: &str) -> Option<ResourceId> {
     plan::resource_of(workload).trim_end_matches(".migrate").parse().ok()
-}
-
-/// A flow that the manifest declares, or that follows from it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Declaration {
-    pub from: String,
-    pub to: String,
-    pub port: u16,
-    /// Where it comes from, such as `needs`.
-    pub why: &'static str,
-}
-
-impl Declaration {
-    pub fn flow(&self, layout: &Layout) -> Result<Flow, Error> {
-        Ok(Flow { from: layout.ip(&self.from)?, to: layout.front(&self.to)?, port: self.port })
-    }
-}
-
-/// Who may talk to whom: needs and references, routes, rights, and what every workload does (it signs in, tells its logs).
-pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration>, Error> {
-    let provided = |id: &ResourceId| system.resources.get(id).is_some_and(Resource::is_provided);
-    let copies = |id: &ResourceId| system.resources.get(id).map_or(Vec::new(), |r| plan::workloads(id, r));
-    let port = |id: &ResourceId| match system.resources.get(id) {
-        Some(Resource::Service(service)) => service.port.map(|port| layout.port(port)),
-        Some(Resource::Postgres(postgres)) => Some(layout.port(postgres.port)),
-        _ => Some(layout.https_port(id.kind)),
-    };
-    let first = |kind: Kind| system.resources.keys().find(|id| id.kind == kind);
-    let (telemetry, identity, audit) = (first(Kind::Telemetry), first(Kind::Identity), first(Kind::Audit));
-    let mut flows = BTreeSet::new();
-    for (id, resource) in system.resources.iter().filter(|(_, r)| r.is_provided()) {
-        let mut targets: Vec<(ResourceId, &'static str)> = Vec::new();
-        let why = if id.kind == Kind::Edge { "route" } else { "needs" };
-        targets.extend(system.needs(id).into_iter().map(|need| (need, why)));
-        if let Resource::Service(service) = resource {
-            let migrate = service.migrate.iter().flat_map(|m| m.env.values());
-            let named = service.env.values().chain(migrate).flat_map(model::value::Value::resources);
-            targets.extend(named.filter(|id| id.kind == Kind::Edge).map(|edge| (edge.clone(), "reference")));
-            targets.extend(rights(system, id).into_iter().map(|to| (to, "access")));
-            // Its identity endpoint signs in with the directory.
-            targets.extend(identity.map(|to| (to.clone(), "identity")));
-        }
-        if id.kind == Kind::Vault {
-            targets.extend(identity.map(|to| (to.clone(), "identity")));
-        }
-        if matches!(id.kind, Kind::Vault | Kind::Identity) {
-            targets.extend(audit.map(|to| (to.clone(), "audit")));
-        }
-        targets.extend(telemetry.map(|to| (to.clone(), "telemetry")));
-        let mut sources = copies(id);
-        // Servers of one database follow one another.
-        if id.kind == Kind::Postgres && sources.len() > 1 {
-            targets.push((id.clone(), "replication"));
-        }
-        if matches!(resource, Resource::Service(service) if service.migrate.is_some()) {
-            sources.push(format!("{id}.migrate"));
-        }
-        for (target, why) in targets.into_iter().filter(|(target, _)| provided(target)) {
-            let Some(port) = port(&target) else { continue };
-            for to in copies(&target) {
-                for from in sources.iter().filter(|from| **from != to) {
-                    if !flows.iter().any(|f: &Declaration| f.from == *from && f.to == to && f.port == port) {
-                        flows.insert(Declaration { from: from.clone(), to: to.clone(), port, why });
-                    }
-                }
-            }
-        }
-    }
-    Ok(flows)
-}
-
-/// Resources that have given a service, or its migration, a right.
-fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
-    let named = |who: &model::Principal| matches!(who, model::Principal::Workload(id) | model::Principal::Migrate(id) if id == service);
-    let given = |resource: &Resource| match resource {
-        Resource::Vault(vault) => vault.access.iter().any(|a| named(&a.to)),
-        Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),
-        _ => false,
-    };
-    system.resources.iter().filter(|(_, r)| given(r)).map(|(id, _)| id.clone()).collect()
 }
 
 #[cfg(test)]

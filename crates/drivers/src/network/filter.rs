@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! chain forward {                                     # policy drop
-//!     ip saddr . ip daddr @cut counter drop           # a link that was cut on purpose
+//!     ip saddr . ip daddr @cut drop                   # a link that was cut on purpose; each counted
 //!     jump loss                                       # links that lose on purpose
 //!     ct state established,related accept
 //!     ip saddr . ip daddr . tcp dport @flows accept   # what is declared, each counted
@@ -100,7 +100,7 @@ impl Filter {
         }
         let pair = |e: Expressions| e.network(12, REG).network(16, REG + 1);
         let triple = |e: Expressions| pair(e.protocol(TCP)).transport(2, 2, REG + 2);
-        all.push(rule("forward", |e| pair(e).lookup("cut").counter().verdict(DROP)));
+        all.push(rule("forward", |e| pair(e).lookup("cut").verdict(DROP)));
         all.push(rule("forward", |e| e.jump("loss")));
         // Established is bit 1, related bit 2.
         all.push(rule("forward", |e| e.connection_state().any_of(&6_u32.to_ne_bytes()).verdict(ACCEPT)));
@@ -129,7 +129,7 @@ impl Filter {
 
     /// Cuts the links between these addresses, both ways, connections that are open included, and heals all others.
     pub fn cut(&mut self, pairs: &[(Ipv4Addr, Ipv4Addr)]) -> io::Result<()> {
-        let there = self.cuts()?;
+        let there: Vec<_> = self.cuts()?.into_iter().map(|(pair, _)| pair).collect();
         let wanted: Vec<(Ipv4Addr, Ipv4Addr)> =
             pairs.iter().flat_map(|(one, other)| [(*one, *other), (*other, *one)]).collect();
         let key = |(from, to): &(Ipv4Addr, Ipv4Addr)| {
@@ -147,11 +147,17 @@ impl Filter {
         if all.is_empty() { Ok(()) } else { self.batch(all) }
     }
 
-    /// Links that are cut, each direction of its own.
-    pub fn cuts(&mut self) -> io::Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+    /// Links that are cut, each direction of its own, and how many packets ended there.
+    pub fn cuts(&mut self) -> io::Result<Vec<((Ipv4Addr, Ipv4Addr), u64)>> {
         let ip = |key: &[u8], at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(key.get(at..at + 4)?).ok()?));
         let all = self.elements("cut")?;
-        Ok(all.iter().filter_map(|(key, _)| Some((ip(key, 0)?, ip(key, 4)?))).collect())
+        Ok(all.iter().filter_map(|(key, count)| Some(((ip(key, 0)?, ip(key, 4)?), *count))).collect())
+    }
+
+    /// Puts `accept` before all other rules.
+    pub fn bypass(&mut self) -> io::Result<()> {
+        let head = message(NEWRULE, libc::NLM_F_CREATE).text(1, TABLE).text(2, "forward");
+        self.batch(vec![head.nest(4, |m| Expressions(m).verdict(ACCEPT).0)])
     }
 
     /// Makes these pairs, each both ways, lose so many of a hundred packets, and no others.

@@ -140,7 +140,20 @@ const COST: &[Key] = &[
 
 const NETWORK: &[Key] = &[
     Key::new("space", Cidr, "All of the stamp's addresses."),
-    Key::new("subnets", Named(Names::Name, &Cidr), "Subnets by name, inside the space."),
+    Key::new(
+        "subnets",
+        Named(Names::Name, &Either(&[Cidr, Table(SUBNET)])),
+        "Subnets by name, inside the space: a block, or a block and what it is for.",
+    ),
+];
+
+const SUBNET: &[Key] = &[
+    Key::new("range", Cidr, "Its block of addresses.").required(),
+    Key::new(
+        "for",
+        OneOf(&["service", "job", "postgres", "redis", "blob", "share", "graph", "vault"]),
+        "Only resources of this kind lie in it.",
+    ),
 ];
 
 const EDGE: &[Key] = &[

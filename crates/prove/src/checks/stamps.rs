@@ -73,8 +73,14 @@ pub async fn stand_alone(lab: &Lab, on: &str, c: &Call) -> Seen {
         lab.restore(down).await?;
         must!(alone? == 200, "with {down} taken down, {} does not serve", stays.stamp);
     }
+    let network = super::network::of(&one).await;
     let kinds = one.places.len();
-    Ok(format!("{on} and {other}: {kinds} workloads each of their own, {} and {}", one.url("edge")?, two.url("edge")?))
+    let seen =
+        format!("{on} and {other}: {kinds} workloads each of their own, {} and {}", one.url("edge")?, two.url("edge")?);
+    match network {
+        Ok(network) => Ok(format!("{seen}, each in a closed network {}", network.space)),
+        Err(_) => Err(Miss::Substituted(format!("a block of loopback addresses, for a network of its own: {seen}"))),
+    }
 }
 
 /// `one_without_the_other(OTHER STAMP, DATABASE)`.
@@ -206,7 +212,7 @@ pub async fn nothing_undeclared(lab: &Lab, on: &str, _: &Call) -> Seen {
 }
 
 /// IPv4 addresses on which a process listens, by its sockets' inodes.
-fn listening(pid: u32) -> Vec<std::net::SocketAddr> {
+pub(crate) fn listening(pid: u32) -> Vec<std::net::SocketAddr> {
     let inodes: BTreeSet<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()
