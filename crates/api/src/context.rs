@@ -36,6 +36,8 @@ pub mod secret {
     pub const SHIP_KEY: &str = "ship-key";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
+    /// The password with which the members of one database follow each other.
+    pub const POSTGRES_REPLICATION: &str = "postgres-replication";
 }
 
 /// The file a role is started with. `version` is 1.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Secret, WireError, client::Client};
+use crate::{Secret, WireError, client::Client, member::MemberConfig};
 
 /// What the keeper is started with. Secrets: `postgres-admin`, `tls-cert`, `tls-key`; listener: `control`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct PostgresConfig {
     /// Extra settings, by PostgreSQL's own names. Those that would open, unsafe or redirect the server are refused.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// This is one of several servers of a database; None: the only one.
+    #[serde(default)]
+    pub member: Option<MemberConfig>,
 }
 
 /// `PUT /roles/{name}` on the control socket. The password is in the body, once.

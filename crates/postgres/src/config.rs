@@ -94,6 +94,7 @@ mod tests {
             socket_dir: "/run/pg".into(),
             databases: vec!["app".into()],
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            member: None,
         }
     }
 

@@ -43,6 +43,11 @@ pub enum Error {
     OwnsObjects(String),
     #[error("the server is not ready: {0}")]
     NotReady(String),
+    /// Whoever wrote it did not know of a newer word.
+    #[error("term {told} is older than term {known}, which was heard before")]
+    OldTerm { told: u64, known: u64 },
+    #[error("{tool} ended with {status}: {text}")]
+    Tool { tool: &'static str, status: std::process::ExitStatus, text: String },
     #[error("the control socket failed")]
     Control(#[source] std::io::Error),
 }

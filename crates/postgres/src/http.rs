@@ -10,7 +10,7 @@ use axum::{
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use service::{Peer, answer};
 
@@ -20,6 +20,9 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/status", get(status))
+        .route("/pulse", get(pulse))
+        .route("/lead", post(read_lead))
+        .route("/rebuild", post(rebuild))
         .route("/roles/{name}", put(set_role).delete(remove_role))
         .route("/databases/{name}", put(set_database))
         .fallback(|| async { answer::error(StatusCode::NOT_FOUND, "not_found", "the keeper has no such route") })
@@ -43,6 +46,22 @@ async fn health(State(keeper): State<Arc<Keeper>>) -> Response {
 
 async fn status(State(keeper): State<Arc<Keeper>>) -> Response {
     Json(keeper.status().await).into_response()
+}
+
+async fn pulse(State(keeper): State<Arc<Keeper>>) -> Response {
+    match keeper.pulse() {
+        Some(pulse) => Json(pulse).into_response(),
+        None => answer::error(StatusCode::NOT_FOUND, "not_found", "this database has one server only"),
+    }
+}
+
+async fn read_lead(State(keeper): State<Arc<Keeper>>) -> Response {
+    done(keeper.read_lead())
+}
+
+async fn rebuild(State(keeper): State<Arc<Keeper>>) -> Response {
+    keeper.rebuild();
+    done(Ok(()))
 }
 
 async fn set_role(
@@ -82,6 +101,7 @@ fn refusal(error: &Error) -> Response {
         Error::Name { .. } | Error::Password => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NoDatabase(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::OwnsObjects(_) => (StatusCode::CONFLICT, "conflict"),
+        Error::OldTerm { .. } => (StatusCode::CONFLICT, "conflict"),
         Error::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         Error::Sql { source, .. } if source.is_closed() || source.code().is_none() => {
             (StatusCode::SERVICE_UNAVAILABLE, "not_ready")

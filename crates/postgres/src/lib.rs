@@ -11,12 +11,15 @@ pub mod engine;
 mod error;
 mod http;
 mod keeper;
+mod member;
 mod name;
 mod postmaster;
+mod replica;
 mod roles;
 mod run;
 mod scram;
 mod settings;
+mod sync;
 mod template;
 mod tools;
 

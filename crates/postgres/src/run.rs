@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::{context::secret, postgres::PostgresConfig};
 use service::{Context, Limits, Shutdown};
 
-use crate::{Error, config, http, keeper::Keeper};
+use crate::{Error, config, http, keeper::Keeper, member::Membership};
 
 /// Keeps one PostgreSQL until `context.shutdown` is asked for, then ends it and returns.
 ///
@@ -22,7 +22,11 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     let mut take = |name| context.secrets.take(name).ok_or(Error::Missing(name));
     let (cert, key, password) = (take(secret::TLS_CERT)?, take(secret::TLS_KEY)?, take(secret::POSTGRES_ADMIN)?);
     let control = context.listeners.take("control").ok_or(Error::Missing("the listener `control`"))?;
-    let keeper = Arc::new(Keeper::new(checked, cert, key, password));
+    let member = match checked.config.member.clone() {
+        Some(member) => Some(Membership::new(member, take(secret::POSTGRES_REPLICATION)?, context.data.clone())),
+        None => None,
+    };
+    let keeper = Arc::new(Keeper::new(checked, cert, key, password, member));
     let limits = Limits { connections: 32, body_bytes: 64 * 1024, ..Limits::default() };
     let shutdown = context.shutdown.clone();
     let answering = service::serve(control, None, http::routes(keeper.clone()), limits, shutdown.clone());

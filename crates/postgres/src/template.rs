@@ -98,7 +98,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
 const WORK: &str = ".making-";
 
 /// A name beside `path` for unfinished work, of this process alone.
-fn beside(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn beside(path: &Path) -> Result<PathBuf, Error> {
     let name = path.file_name().ok_or_else(|| Error::Config(format!("{} names no folder", path.display())))?;
     let work = path.with_file_name(format!("{WORK}{}-{}", name.to_string_lossy(), std::process::id()));
     match fs::remove_dir_all(&work) {
@@ -109,7 +109,7 @@ fn beside(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-fn remove_leftovers(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_leftovers(path: &Path) -> Result<(), Error> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let prefix = format!("{WORK}{}-", name.to_string_lossy());
     for entry in fs::read_dir(parent).map_err(Error::io("list", parent))? {
@@ -122,7 +122,7 @@ fn remove_leftovers(path: &Path) -> Result<(), Error> {
 }
 
 /// Flushes the finished folder and gives it its name. Another process that was quicker wins.
-fn put(work: &Path, path: &Path) -> Result<(), Error> {
+pub(crate) fn put(work: &Path, path: &Path) -> Result<(), Error> {
     // One flush of the file system instead of a thousand of files: 30 ms against 200.
     let folder = fs::File::open(work).map_err(Error::io("open", work))?;
     rustix::fs::syncfs(&folder).map_err(|e| Error::io("flush", work)(e.into()))?;
