@@ -5,6 +5,7 @@ mod doctor;
 mod down;
 mod exec;
 mod explain;
+mod failover;
 mod init;
 mod logs;
 mod open;
@@ -51,6 +52,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 screen::data(&::prove::inside::answer(&asks).await);
                 Ok(ExitCode::SUCCESS)
             }
+            Verb::Failover { of, resource, accept_loss } => {
+                failover::run(&of, resource, failover::How::Now { accept_loss }, json).await
+            }
+            Verb::Switchover { of, resource } => failover::run(&of, resource, failover::How::InOrder, json).await,
             Verb::Down { of } => down::run(&of, json).await,
             Verb::Destroy { of, yes } => down::destroy(&of, yes, json).await,
             Verb::Status { system, stamp } => status::run(system.as_deref(), &stamp, json).await,

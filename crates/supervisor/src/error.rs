@@ -67,6 +67,8 @@ pub enum Error {
     #[error("{system}/{stamp} is half removed, and the rest could not be removed: {why}")]
     HalfRemoved { system: String, stamp: String, why: String },
     #[error("{what}")]
+    Failover { what: String, hint: String },
+    #[error("{what}")]
     Asked { what: String, hint: Option<String> },
     #[error("the supervisor is at fault: {0}")]
     Fault(String),
@@ -96,6 +98,7 @@ impl Error {
             Self::Interrupted(_) => "S0217",
             Self::Asked { .. } => "S0218",
             Self::HalfRemoved { .. } => "S0219",
+            Self::Failover { .. } => "S0240",
             Self::Fault(_) => "S0299",
         }
     }
@@ -152,6 +155,7 @@ impl Error {
                 format!("mend that, then `stamp destroy {system} --stamp {stamp}`")
             }
             Self::Interrupted(_) => "run the same command again".into(),
+            Self::Failover { hint, .. } => hint.clone(),
             Self::Asked { hint: Some(hint), .. } => hint.clone(),
             _ => return None,
         })

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    Event, ExecRequest, Failure, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest, Version,
+    Event, ExecRequest, Failure, LeadRequest, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest,
+    Version,
 };
 use axum::{
     Json, Router,
@@ -19,11 +20,11 @@ use model::{Kind, ResourceId};
 use crate::{
     Error,
     authority::Authority,
-    exec,
+    exec, failover,
     journal::StampRow,
     layout::Layout,
     people, reconcile, secrets,
-    stamp::{Ground, Work},
+    stamp::{Feed, Ground},
     status,
 };
 
@@ -36,6 +37,8 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/up", post(up))
         .route("/down", post(down))
         .route("/destroy", post(destroy))
+        .route("/failover", post(fail_over))
+        .route("/switchover", post(switch_over))
         .route("/status", get(one_status))
         .route("/stamps", get(stamps))
         .route("/exec", post(run_exec))
@@ -69,27 +72,41 @@ async fn version(State(ground): Shared) -> Json<Version> {
 }
 
 async fn up(State(ground): Shared, Json(request): Json<UpRequest>) -> Response {
-    events(reconcile::up(&ground, request).await)
+    events(reconcile::up(&ground, request).await.map(|work| work.feed))
 }
 
 async fn down(State(ground): Shared, Json(stamp): Json<StampRef>) -> Response {
-    events(reconcile::end(&ground, stamp, false).await)
+    events(reconcile::end(&ground, stamp, false).await.map(|work| work.feed))
 }
 
 async fn destroy(State(ground): Shared, Json(stamp): Json<StampRef>) -> Response {
-    events(reconcile::end(&ground, stamp, true).await)
+    events(reconcile::end(&ground, stamp, true).await.map(|work| work.feed))
+}
+
+async fn fail_over(State(ground): Shared, Json(request): Json<LeadRequest>) -> Response {
+    change_lead(ground, request, false).await
+}
+
+async fn switch_over(State(ground): Shared, Json(request): Json<LeadRequest>) -> Response {
+    change_lead(ground, request, true).await
+}
+
+async fn change_lead(ground: Arc<Ground>, request: LeadRequest, planned: bool) -> Response {
+    let ask = failover::Ask { resource: request.resource, planned, accept_loss: request.accept_loss };
+    let feed = async { failover::begin(&ground, row(&ground, &request.system, &request.stamp)?, ask).await };
+    events(feed.await)
 }
 
 /// The events of a work as lines, from its beginning to its end. The work goes on when the reader leaves.
-fn events(work: Result<Work, Error>) -> Response {
-    let work = match work {
-        Ok(work) => work,
+fn events(feed: Result<Arc<Feed>, Error>) -> Response {
+    let feed = match feed {
+        Ok(feed) => feed,
         Err(error) => return lines(vec![Event::Failed(error.failure())]),
     };
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<String, std::convert::Infallible>>(16);
     tokio::spawn(async move {
         let mut at = 0;
-        while let Some(event) = work.feed.at(at).await {
+        while let Some(event) = feed.at(at).await {
             at += 1;
             if sender.send(Ok(line(&event))).await.is_err() {
                 return;

@@ -307,6 +307,8 @@ pub struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
 impl Authority {
     pub fn new() -> anyhow::Result<Self> {
         let mut params = rcgen::CertificateParams::new(Vec::new())?;
+        // OpenSSL takes a certificate whose issuer has its own name for a self-signed one.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "the test's CA");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         Ok(Self(rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate()?)?))
     }
