@@ -82,8 +82,6 @@ pub enum Order {
     Point,
     /// Give everybody else the word, and start whom the fence ended.
     TellOthers,
-    /// Look again.
-    Wait,
     /// The new one lacks what was acknowledged: the old one leads again, under a term after this.
     Abandon,
     /// All is done.
@@ -106,7 +104,8 @@ pub fn next(saga: &Saga, seen: &Sight) -> Order {
         Step::Promote => Order::Call,
         Step::Point if seen.pointed => Order::Write(Step::Rejoin),
         Step::Point => Order::Point,
-        Step::Rejoin if !seen.new_is_settled => Order::Wait,
+        // It may have ended again: nobody else starts it while this goes on.
+        Step::Rejoin if !seen.new_is_settled => Order::Call,
         Step::Rejoin if seen.others_told => Order::Over,
         Step::Rejoin => Order::TellOthers,
     }
@@ -114,10 +113,10 @@ pub fn next(saga: &Saga, seen: &Sight) -> Order {
 
 /// So many looks in a row must find no answer, over at least [`SILENCE`], before silence is a death. A process that is gone is
 /// dead at once; one that is slow is not dead: a busy machine delays answers by seconds and loses none.
-pub const MISSES: u32 = 30;
+pub const MISSES: u32 = 12;
 pub const SILENCE: Duration = Duration::from_secs(5);
-/// A look that came this late says more of the watcher than of the watched, and does not count.
-pub const LATE: Duration = Duration::from_millis(400);
+/// A watcher that was woken this much too late says more of itself than of the watched: such a look does not count.
+pub const LATE: Duration = Duration::from_millis(200);
 
 /// What one look at the primary gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,14 +143,11 @@ pub enum Verdict {
 pub struct Watch {
     misses: u32,
     since: Option<Duration>,
-    last: Option<Duration>,
 }
 
 impl Watch {
-    /// Takes one look in; `now` is of any steady clock.
-    pub fn look(&mut self, now: Duration, look: Look) -> Verdict {
-        let late = self.last.is_some_and(|last| now.saturating_sub(last) > LATE);
-        self.last = Some(now);
+    /// Takes one look in; `now` is of any steady clock, `late` how much too late the watcher was woken for it.
+    pub fn look(&mut self, now: Duration, late: Duration, look: Look) -> Verdict {
         match look {
             Look::Serves => {
                 (self.misses, self.since) = (0, None);
@@ -160,7 +156,7 @@ impl Watch {
             Look::Gone => Verdict::Dead,
             Look::Silent => {
                 let since = *self.since.get_or_insert(now);
-                if !late {
+                if late < LATE {
                     self.misses += 1;
                 }
                 if self.misses >= MISSES && now.saturating_sub(since) >= SILENCE {
@@ -169,6 +165,37 @@ impl Watch {
                     Verdict::Doubt
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(400);
+
+    #[test]
+    fn a_gone_process_is_dead_at_once_and_a_silent_one_after_seconds() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.look(Duration::ZERO, Duration::ZERO, Look::Serves), Verdict::Alive);
+        assert_eq!(watch.look(TICK, Duration::ZERO, Look::Gone), Verdict::Dead);
+        let mut watch = Watch::default();
+        let verdicts: Vec<Verdict> = (0..20).map(|n| watch.look(n * TICK, Duration::ZERO, Look::Silent)).collect();
+        let first = verdicts.iter().position(|v| *v == Verdict::Dead).unwrap() as u32;
+        assert!(first * TICK >= SILENCE && first * TICK < 2 * SILENCE, "{first} looks");
+    }
+
+    #[test]
+    fn one_answer_in_between_and_a_starved_watcher_are_no_death() {
+        let mut watch = Watch::default();
+        for n in 0..1000 {
+            let look = if n % 11 == 0 { Look::Serves } else { Look::Silent };
+            assert_ne!(watch.look(n * TICK, Duration::ZERO, look), Verdict::Dead);
+        }
+        let mut watch = Watch::default();
+        for n in 0..1000 {
+            assert_ne!(watch.look(n * TICK, LATE, Look::Silent), Verdict::Dead, "woken too late each time");
         }
     }
 }

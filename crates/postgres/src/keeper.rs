@@ -267,6 +267,9 @@ impl Keeper {
             let safe = if replica::is_standby(&checked.pgdata) { Vec::new() } else { member.safe_with() };
             member.write_settings(checked, word, &safe)?;
         }
+        if self.member.is_none() {
+            let _ = std::fs::remove_file(checked.conf.join("member.conf"));
+        }
         let find = || Postmaster::find(&checked.pgdata).map_err(Error::io("look for a server on", &checked.pgdata));
         if let Some((mut server, listens)) = find()? {
             let config = &checked.config;
@@ -327,8 +330,10 @@ impl Keeper {
         };
         self.close_door(server, client).await?;
         self.roles.close_defaults(&self.admin).await?;
-        if let Some(member) = &self.member {
-            replica::open_to_others(&self.admin, member).await?;
+        match &self.member {
+            Some(member) => replica::open_to_others(&self.admin, member).await?,
+            // Whoever followed in earlier days is waited for no more, and no log is kept for it.
+            None => replica::drop_slots(&self.admin).await?,
         }
         for database in &self.checked.config.databases {
             self.roles.set_database(&self.admin, database).await?;

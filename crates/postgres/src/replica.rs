@@ -16,7 +16,7 @@ use crate::{
     member::{Membership, REPLICATOR, Rebuild},
     name::{ident, literal},
     postmaster::Postmaster,
-    scram,
+    scram, settings,
     sync::{Act, Seen, Sync},
     template, tools,
 };
@@ -81,7 +81,7 @@ async fn copy(checked: &Checked, member: &Membership, leader: &Member) -> Result
     mark_standby(&work)?;
     if checked.pgdata.exists() {
         // Its name is that of unfinished work, so that a cut here leaves nothing behind.
-        let old = template::beside(&checked.pgdata)?.with_extension("old");
+        let old = work.with_extension("old");
         fs::rename(&checked.pgdata, &old).map_err(Error::io("set aside", &checked.pgdata))?;
         template::put(&work, &checked.pgdata)?;
         fs::remove_dir_all(&old).map_err(Error::io("remove", &old))?;
@@ -97,15 +97,56 @@ async fn rewind(checked: &Checked, member: &Membership, leader: &Member) -> Resu
     tracing::info!(doing, "joining again");
     member.tell_down(&doing);
     let marker = member.data(REWINDING);
-    // PostgreSQL itself goes through what a killed server left; then it must not wait for anybody.
-    let _ = fs::remove_file(checked.pgdata.join(SIGNAL));
+    let lock = checked.pgdata.join("postmaster.pid");
+    if lock.exists() {
+        // Whoever asks for a rewind has seen that nothing works in this folder; PostgreSQL only asks whether the number is
+        // anybody's, and a killed server that is not reaped yet, or a stranger, keeps it.
+        fs::remove_file(&lock).map_err(Error::io("remove", &lock))?;
+        recover(checked).await?;
+    }
     let mut command = tools::client(&checked.config.bin, "pg_rewind")?;
     command.arg("--source-server").arg(member.conninfo(checked, leader, "pg_rewind", Some("postgres")));
     command.arg("--target-pgdata").arg(&checked.pgdata);
-    command.arg("--config-file").arg(checked.conf.join("postgresql.conf"));
+    command.args(["--no-ensure-shutdown", "--config-file"]).arg(checked.conf.join("postgresql.conf"));
     fs::File::create(&marker).and_then(|f| f.sync_all()).map_err(Error::io("make", &marker))?;
     tools::to_end(command, "pg_rewind").await?;
     mark_standby(&checked.pgdata)
+}
+
+/// Goes through what a killed server left in its log and ends in order, as pg_rewind wants it. pg_rewind would do so itself in
+/// single-user mode, but that looks its user up by name, and a workload's user has none. Nobody can reach this server: it
+/// listens on no address, and its socket lies in a folder that nobody is told of.
+async fn recover(checked: &Checked) -> Result<(), Error> {
+    tracing::info!("recovering what the killed server left");
+    let mut options = settings::fixed(checked);
+    let closed = [
+        ("listen_addresses", String::new()),
+        ("unix_socket_directories", checked.conf.display().to_string()),
+        ("synchronous_standby_names", String::new()),
+    ];
+    options.extend(closed.map(|(name, value)| (name.to_owned(), value)));
+    let bin = checked.config.bin.join("postgres");
+    let child = tools::server(&checked.config.bin, &checked.pgdata, &options).map_err(Error::io("start", &bin))?;
+    let mut server = Postmaster::child(child).map_err(Error::io("watch", &bin))?;
+    let pid = server.pid().to_string();
+    // The last line of its file tells when it is through.
+    let ready = || {
+        let text = fs::read_to_string(checked.pgdata.join("postmaster.pid")).unwrap_or_default();
+        text.lines().next() == Some(&pid) && text.lines().nth(7).is_some_and(|state| state.trim() == "ready")
+    };
+    loop {
+        tokio::select! {
+            () = server.watch() => {
+                return Err(Error::NotReady("the killed server's log cannot be gone through; see the log".into()));
+            }
+            () = tokio::time::sleep(ASK_AGAIN) => {}
+        }
+        if ready() {
+            break;
+        }
+    }
+    server.stop().await;
+    Ok(())
 }
 
 /// Ends recovery: from now on this member takes writes. The record of who is safe is struck out before.

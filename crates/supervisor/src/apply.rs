@@ -144,6 +144,9 @@ async fn act(
             // From here on it mends itself, and others may change who leads.
             drop(held);
             let composed = find(scene, workload)?;
+            if let Some(missing) = no_standby(ground, scene, composed) {
+                return Ok(Done { missing: vec![missing], ..Done::default() });
+            }
             if work.what == What::Mend && follows(ground, scene, workload) {
                 // It may take long to be made anew; whatever else ends meanwhile is mended meanwhile.
                 return Ok(Done { note: "is made or catches up".into(), missing });
@@ -156,6 +159,9 @@ async fn act(
             blocking(move || place::adopt(&ground2, &scene2.layout, &name)).await?;
             drop(held);
             let composed = find(scene, workload)?;
+            if let Some(missing) = no_standby(ground, scene, composed) {
+                return Ok(Done { missing: vec![missing], ..Done::default() });
+            }
             if work.what == What::Mend && follows(ground, scene, workload) {
                 return Ok(Done { note: "ran already".into(), ..Done::default() });
             }
@@ -201,6 +207,19 @@ async fn hold_member(
     let guard = ground.lead_lock(&scene.row.system, &scene.row.stamp, id).lock_owned().await;
     failover::finish(ground, &scene.row, id).await?;
     Ok(Some(guard))
+}
+
+/// Why a member that should follow cannot be made on this machine; the others serve without it.
+fn no_standby(ground: &Ground, scene: &Scene, composed: &Composed) -> Option<String> {
+    let (bin, _) = composed.template.as_ref()?;
+    let lacks = follows(ground, scene, &composed.workload) && api::engine::tool(bin, "pg_basebackup").is_none();
+    lacks.then(|| {
+        format!(
+            "{} (no pg_basebackup in {}; `engines/bring postgresql` adds PostgreSQL's tools)",
+            composed.workload,
+            bin.display()
+        )
+    })
 }
 
 /// Whether a workload follows another: it is looked after beside what others wait for.

@@ -249,7 +249,6 @@ async fn carry(
             Order::Call => carrier.call(&saga).await?,
             Order::Point => lead::point(ground, &carrier.layout, row, &carrier.system)?,
             Order::TellOthers => carrier.tell_others(&saga).await?,
-            Order::Wait => tokio::time::sleep(2 * TURN).await,
             Order::Abandon => {
                 let back = Lead { term: saga.term + 1, primary: saga.from.clone() };
                 lead::set(ground, &carrier.layout, id, &back)?;

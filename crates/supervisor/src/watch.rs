@@ -52,16 +52,25 @@ struct Known {
     groups: Vec<(ResourceId, Postgres)>,
 }
 
+/// When a look is taken, on a steady clock, and how much too late the watcher was woken for it.
+#[derive(Clone, Copy)]
+struct Now {
+    at: Duration,
+    late: Duration,
+}
+
 /// Watches until the supervisor ends.
 pub async fn watch(ground: Arc<Ground>) {
     let begun = Instant::now();
     let mut known: HashMap<(String, String), Known> = HashMap::new();
     let mut eyes: HashMap<(String, String, ResourceId), Eye> = HashMap::new();
     loop {
+        let asleep = Instant::now();
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             () = ground.shutdown.asked() => return,
         }
+        let now = Now { at: begun.elapsed(), late: asleep.elapsed().saturating_sub(TICK) };
         let rows = ground.journal.stamps().unwrap_or_default();
         known.retain(|key, _| rows.iter().any(|r| (&r.system, &r.stamp) == (&key.0, &key.1)));
         for row in rows.into_iter().filter(|row| row.wanted == Wanted::Up) {
@@ -74,7 +83,7 @@ pub async fn watch(ground: Arc<Ground>) {
             }
             for (id, postgres) in known.get(&of).map(|k| k.groups.clone()).unwrap_or_default() {
                 let eye = eyes.entry((of.0.clone(), of.1.clone(), id.clone())).or_default();
-                if let Err(error) = look(&ground, &row, &id, &postgres, eye, begun.elapsed()).await {
+                if let Err(error) = look(&ground, &row, &id, &postgres, eye, now).await {
                     tracing::warn!(
                         id = id.to_string(),
                         error = crate::error::chain(&error),
@@ -92,7 +101,7 @@ async fn look(
     id: &ResourceId,
     postgres: &Postgres,
     eye: &mut Eye,
-    now: Duration,
+    now: Now,
 ) -> Result<(), Error> {
     // Whoever changes a member holds this: what it ends is no death.
     let Ok(guard) = ground.lead_lock(&row.system, &row.stamp, id).try_lock_owned() else {
@@ -120,7 +129,7 @@ async fn look(
         None if eye.process.is_some_and(|process| !ground.driver.runs(process)) => Look::Gone,
         None => Look::Silent,
     };
-    if eye.watch.look(now, seen) != Verdict::Dead {
+    if eye.watch.look(now.at, now.late, seen) != Verdict::Dead {
         return match seen {
             Look::Serves => astray(ground, &layout, row, id, postgres, &word, eye).await,
             Look::Silent | Look::Gone => Ok(()),
