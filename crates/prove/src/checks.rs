@@ -5,6 +5,7 @@ mod compute;
 mod database;
 mod edge;
 mod identity;
+mod members;
 mod stamps;
 mod story;
 mod telemetry;
@@ -90,6 +91,7 @@ catalogue! {
     looks "migrations_once" database::migrations_once: "The history of migrations is filled, and the serving role cannot change the schema.";
     acts "connections" database::connections: "So many connections are open at once and each answers; one more than the limit is refused in a defined way.";
     compares "own_database" database::own_database: "What is written in one stamp is not in another, and the application of one cannot log in to the database of the other.";
+    acts "zone_lost" members::zone_lost: "Every process of the database's primary is killed at once; the standby in another zone takes over, the application recovers by itself, and each committed row is there.";
     looks "encrypted_at_rest" database::encrypted_at_rest: "The file system under the data is encrypted.";
     acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back.";
     acts "stamps_stand_alone" stamps::stand_alone: "Two stamps share no process, address, CA or folder, and each serves with the other taken down.";

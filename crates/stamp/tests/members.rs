@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -273,11 +273,7 @@ fn a_paused_primary_is_fenced_before_another_leads_and_a_switchover_loses_nothin
         let part = member(&status, &first).part;
         if part == "primary" { Ok(()) } else { Err(format!("{part}: {status:?}")) }
     });
-    let left: Vec<u32> = pids
-        .iter()
-        .copied()
-        .filter(|pid| fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).is_ok())
-        .collect();
+    let left: Vec<u32> = pids.iter().copied().filter(|pid| drivers::proc::identify(*pid).is_some()).collect();
     assert_eq!(left, Vec::<u32>::new(), "what was paused is gone before another leads");
     signal(&pids, Signal::CONT);
     ledger.more(100);
