@@ -3,7 +3,14 @@
 //! One request, one connection: our own calls are few (tokens, secrets, health), and a client without a pool has no stale
 //! connection to retry on. Hot paths (gateway, spools, telemetry) keep connections of their own.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
@@ -31,10 +38,15 @@ pub enum Target {
     Unix(PathBuf),
 }
 
+/// Opens the connections of a client from elsewhere than where it runs, such as from inside a closed network.
+pub type Dial =
+    Arc<dyn Fn(SocketAddr) -> Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>> + Send + Sync>;
+
 /// A typed client of one target.
 #[derive(Clone)]
 pub struct Client {
     target: Target,
+    dial: Option<Dial>,
     bearer: Option<Secret>,
     headers: http::HeaderMap,
     timeout: Duration,
@@ -65,7 +77,7 @@ pub fn trust(pem: &[u8]) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
 
 impl Client {
     pub fn new(target: Target) -> Self {
-        Self { target, bearer: None, headers: http::HeaderMap::new(), timeout: TIMEOUT }
+        Self { target, dial: None, bearer: None, headers: http::HeaderMap::new(), timeout: TIMEOUT }
     }
 
     /// The client of a unix socket.
@@ -77,6 +89,13 @@ impl Client {
     #[must_use]
     pub fn bearer(mut self, token: Secret) -> Self {
         self.bearer = Some(token);
+        self
+    }
+
+    /// Lets `dial` open the connections, if it is there.
+    #[must_use]
+    pub fn dialled(mut self, dial: Option<Dial>) -> Self {
+        self.dial = dial;
         self
     }
 
@@ -230,22 +249,18 @@ impl Client {
                 exchange!(stream)
             }
             Target::Http { base } => {
-                let stream = TcpStream::connect((
-                    base.host_str().unwrap_or_default(),
-                    base.port_or_known_default().unwrap_or(80),
-                ))
-                .await
-                .map_err(|e| unreachable(e.into()))?;
+                let port = base.port_or_known_default().unwrap_or(80);
+                let stream = self
+                    .connect(base.host_str().unwrap_or_default(), None, port)
+                    .await
+                    .map_err(|e| unreachable(e.into()))?;
                 exchange!(stream)
             }
             Target::Https { base, tls, hosts } => {
                 let name = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
                 let port = base.port_or_known_default().unwrap_or(443);
-                let stream = match hosts.get(name) {
-                    Some(ip) => TcpStream::connect((*ip, port)).await,
-                    None => TcpStream::connect((name, port)).await,
-                }
-                .map_err(|e| unreachable(e.into()))?;
+                let known = hosts.get(name).copied();
+                let stream = self.connect(name, known, port).await.map_err(|e| unreachable(e.into()))?;
                 let _ = stream.set_nodelay(true);
                 let server =
                     rustls::pki_types::ServerName::try_from(name.to_owned()).map_err(|e| unreachable(e.into()))?;
@@ -255,6 +270,17 @@ impl Client {
                     .map_err(|e| unreachable(e.into()))?;
                 exchange!(stream)
             }
+        }
+    }
+}
+
+impl Client {
+    /// A connection to a host whose address may be known.
+    async fn connect(&self, host: &str, known: Option<IpAddr>, port: u16) -> std::io::Result<TcpStream> {
+        match (&self.dial, known.or_else(|| host.parse().ok())) {
+            (Some(dial), Some(ip)) => dial(SocketAddr::from((ip, port))).await,
+            (_, Some(ip)) => TcpStream::connect((ip, port)).await,
+            (_, None) => TcpStream::connect((host, port)).await,
         }
     }
 }

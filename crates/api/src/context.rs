@@ -34,10 +34,21 @@ pub mod secret {
     pub const INGEST_KEY: &str = "ingest-key";
     /// A role's own key at `audit` (`audit-root` derived by `ship:RESOURCE`).
     pub const SHIP_KEY: &str = "ship-key";
+    /// The key that a PostgreSQL's backups are sealed under, for its keeper.
+    pub const BACKUP_KEY: &str = "backup-key";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
     /// The password with which the members of one database follow each other.
     pub const POSTGRES_REPLICATION: &str = "postgres-replication";
+}
+
+/// `PUT /certificate` on a role's control socket: shown from the next handshake on, while connections stay.
+#[derive(Deserialize)]
+pub struct Renewal {
+    /// The chain, PEM.
+    pub cert: crate::Secret,
+    /// Its key, PEM (PKCS#8).
+    pub key: crate::Secret,
 }
 
 /// The file a role is started with. `version` is 1.

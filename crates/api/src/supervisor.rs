@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::{Backups, RestoreStatus, Target};
+
 /// `POST /up`: brings a stamp up, or joins the work that is already doing so.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpRequest {
@@ -19,6 +21,9 @@ pub struct UpRequest {
     /// never moved.
     #[serde(default)]
     pub clock_offset_ms: i64,
+    /// Seconds that certificates live instead of their usual time; in a scratch home only, 0 is the usual time.
+    #[serde(default)]
+    pub certificate_seconds: u64,
 }
 
 /// `POST /down`, `POST /destroy`, and everything else that names a stamp.
@@ -53,6 +58,8 @@ pub enum Event {
     },
     /// Another member leads a database.
     Led(Led),
+    /// The end of a restore or a swap, good.
+    Restored(Box<Restored>),
     /// The end, bad.
     Failed(Failure),
 }
@@ -98,6 +105,115 @@ pub struct MemberStatus {
     /// Every acknowledged write is on its disk.
     pub synchronous: bool,
     pub doing: String,
+}
+
+impl Event {
+    /// Whether nothing comes after it.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Plan { .. } | Self::Step { .. } => false,
+            Self::Ready(_)
+            | Self::Stopped { .. }
+            | Self::Destroyed { .. }
+            | Self::Restored(_)
+            | Self::Led(_)
+            | Self::Failed(_) => true,
+        }
+    }
+}
+
+/// A database that was restored, swapped or removed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Restored {
+    /// The database it came from, such as `postgres.main`.
+    pub origin: String,
+    /// The restored one, such as `postgres.main-restored`.
+    pub name: String,
+    /// `beside`, `verified`, `swapped`, `discarded` or `forgotten`.
+    pub state: String,
+    pub milliseconds: u64,
+    /// Where it answers, `ADDRESS:PORT`; roles and passwords are the origin's.
+    pub address: String,
+    /// The folder of its unix socket, for the administrator.
+    #[serde(default)]
+    pub socket: PathBuf,
+    /// How the replay went.
+    pub restore: Option<RestoreStatus>,
+    /// Where the data lies that was there before.
+    pub kept: Option<PathBuf>,
+    pub notes: Vec<String>,
+}
+
+/// `POST /backup`: takes a base backup now, or names this moment. Answered by [`crate::backup::BackupAnswer`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackupOf {
+    pub system: String,
+    pub stamp: String,
+    /// `main` or `postgres.main`; None: the only one.
+    pub resource: Option<String>,
+    pub point: Option<String>,
+}
+
+/// `POST /restore`: makes a database of its own from backups, beside the one there is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    pub system: String,
+    pub stamp: String,
+    pub resource: Option<String>,
+    pub target: Target,
+    /// Its name; `NAME-restored` if not given.
+    pub name: Option<String>,
+    /// It is read whole and removed again.
+    #[serde(default)]
+    pub verify: bool,
+}
+
+/// `POST /restore-from`: brings up a stamp that is not there from a copy of another one's backups.
+#[derive(Deserialize)]
+pub struct FromCopy {
+    #[serde(flatten)]
+    pub up: UpRequest,
+    /// The copy: a folder with a folder for each database, such as `regions/REGION/SYSTEM.STAMP`.
+    pub from: PathBuf,
+    pub recovery_key: crate::Secret,
+}
+
+/// The answer to `POST /recovery-key`: the key, while nobody was shown it.
+#[derive(Deserialize)]
+pub struct RecoveryKey {
+    pub recovery_key: Option<crate::Secret>,
+}
+
+/// `POST /swap`: what becomes of a restored database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SwapRequest {
+    pub system: String,
+    pub stamp: String,
+    pub resource: Option<String>,
+    pub act: SwapAct,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwapAct {
+    /// It takes its origin's place; the old data is kept.
+    Swap,
+    /// It is removed.
+    Discard,
+    /// The data that a swap kept is removed.
+    Forget,
+}
+
+/// `GET /backups`: of one database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackupList {
+    pub resource: String,
+    #[serde(flatten)]
+    pub backups: Backups,
+    /// Databases restored from it that stand beside it.
+    pub restored: Vec<String>,
+    /// Data that swaps have kept.
+    pub kept: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -179,6 +295,70 @@ pub struct ResourceStatus {
     /// Of a member of a database with several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<MemberStatus>,
+    /// Its place in the stamp's closed network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+/// A workload's place in a closed network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Place {
+    pub subnet: String,
+    pub address: std::net::Ipv4Addr,
+    /// The file that keeps its network namespace.
+    pub namespace: PathBuf,
+}
+
+/// `GET /network?system=S&stamp=N`: a stamp's closed network.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// The address space, such as `10.0.0.0/16`.
+    pub space: String,
+    /// Subnets by name.
+    pub subnets: BTreeMap<String, String>,
+    /// By workload.
+    pub places: BTreeMap<String, Place>,
+    /// What may pass.
+    pub flows: Vec<NetworkFlow>,
+    /// What was tried and is not declared; `count` says how often.
+    pub refused: Vec<NetworkFlow>,
+    /// Links that are spoilt on purpose.
+    pub links: Vec<LinkState>,
+}
+
+/// Connections from one workload to a TCP port of another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetworkFlow {
+    pub from: String,
+    pub to: String,
+    pub port: u16,
+    /// What declares it, such as `needs`; empty: nothing does.
+    #[serde(default)]
+    pub why: String,
+    /// Connections since the network was made.
+    pub count: u64,
+}
+
+/// A link between two resources (or workloads) that is spoilt on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkState {
+    pub one: String,
+    pub other: String,
+    /// Of a hundred packets so many are lost; 100: the link is cut.
+    pub loses: u32,
+    /// Packets that ended at the cut.
+    #[serde(default)]
+    pub dropped: u64,
+}
+
+/// `POST /network`: spoils a link (`loses` of a hundred; 100 cuts it) or heals it (0); answered by [`NetworkStatus`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LinkRequest {
+    pub system: String,
+    pub stamp: String,
+    pub one: String,
+    pub other: String,
+    pub loses: u32,
 }
 
 /// One line of `GET /stamps`.
@@ -208,6 +388,9 @@ pub struct ExecAnswer {
     pub program: PathBuf,
     pub config: PathBuf,
     pub user: Option<u32>,
+    /// The file that keeps the network it runs in; None: the machine's.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
     pub hosts_file: PathBuf,
     pub secrets: crate::Secret,
     pub directory: PathBuf,

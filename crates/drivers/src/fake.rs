@@ -114,7 +114,7 @@ impl Driver for Fake {
         let mut listeners = Vec::new();
         for listen in placement.listeners.drain(..) {
             let fd = match listen.at {
-                At::Tcp(address) => sockets::tcp(address)?,
+                At::Tcp(address) | At::Inside(address) => sockets::tcp(address)?,
                 At::Unix(path) => sockets::unix(&path, placement.user)?,
                 At::Open(fd) => fd,
             };

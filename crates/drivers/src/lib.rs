@@ -5,7 +5,9 @@
 //! Kubernetes are later drivers behind the same trait.
 
 pub mod cgroup;
+pub mod disk;
 pub mod fake;
+pub mod network;
 pub mod probe;
 pub mod proc;
 pub mod process;
@@ -27,6 +29,8 @@ pub struct Placement {
     pub listeners: Vec<Listen>,
     /// Written into a pipe whose descriptor is named in `STAMP_SECRETS_FD`; never on disk or in argv.
     pub secrets: Vec<u8>,
+    /// The file that keeps the network namespace it runs in; None: ours.
+    pub network: Option<PathBuf>,
     /// Replaces `/etc/hosts` for this workload, where the machine allows it.
     pub hosts_file: Option<PathBuf>,
     pub limits: Limits,
@@ -43,7 +47,10 @@ pub struct Listen {
 
 /// Where a listener is opened.
 pub enum At {
+    /// In our own network.
     Tcp(SocketAddr),
+    /// In the network of the placement, if it has one of its own.
+    Inside(SocketAddr),
     /// A unix socket, owned by the workload's user, mode 0600.
     Unix(PathBuf),
     /// Opened before, by the caller.
@@ -95,6 +102,13 @@ pub enum Error {
     #[error("could not set limits in {path}")]
     Cgroup {
         path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not {what} the network in {folder}")]
+    Network {
+        what: &'static str,
+        folder: PathBuf,
         #[source]
         source: std::io::Error,
     },

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::cgroup::Cgroups;
+use crate::{cgroup::Cgroups, network};
 
 /// How a workload gets mounts of its own (for its own `/etc/hosts`).
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Machine {
     pub users: Result<(), String>,
     pub mounts: Mounts,
     pub cgroups: Cgroups,
+    /// Stamps can have closed networks of their own; if not, what was refused.
+    pub network: Result<(), String>,
     /// The lowest port we may bind.
     pub lowest_port: u16,
 }
@@ -64,7 +66,7 @@ impl Machine {
                 }
             }
         };
-        Self { users, mounts, cgroups: Cgroups::detect(), lowest_port: lowest_port() }
+        Self { users, mounts, cgroups: Cgroups::detect(), network: network::probe(), lowest_port: lowest_port() }
     }
 }
 

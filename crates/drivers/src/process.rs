@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal};
 use crate::{
     At, Driver, Error, Placed, Placement, ProcessId,
     cgroup::Cgroups,
+    network,
     probe::{Machine, Mounts},
     proc, sockets,
 };
@@ -57,6 +58,7 @@ fn group_of(mark: &str) -> String {
 /// Everything the child does between fork and exec, prepared: there, only system calls are allowed.
 struct Child {
     joins: Vec<OwnedFd>,
+    network: Option<OwnedFd>,
     fds: Vec<(RawFd, RawFd)>,
     user: Option<u32>,
     mounts: Mounts,
@@ -71,6 +73,9 @@ impl Child {
         rustix::process::setsid()?;
         for join in &self.joins {
             rustix::io::write(join, b"0")?;
+        }
+        if let Some(network) = &self.network {
+            network::namespace::enter(network)?;
         }
         if matches!(self.mounts, Mounts::Root) {
             self.mount_hosts()?;
@@ -141,6 +146,10 @@ impl Driver for Process {
         for listen in placement.listeners {
             let fd = match listen.at {
                 At::Tcp(address) => sockets::tcp(address)?,
+                At::Inside(address) => match &placement.network {
+                    Some(network) => sockets::tcp_inside(network, address)?,
+                    None => sockets::tcp(address)?,
+                },
                 At::Unix(path) => sockets::unix(&path, placement.user)?,
                 At::Open(fd) => fd,
             };
@@ -189,8 +198,10 @@ impl Driver for Process {
             Some(user) => (user, user),
             None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
+        let network = placement.network.as_deref().map(network::namespace::open).transpose().map_err(spawn)?;
         let child = Child {
             joins,
+            network,
             fds,
             user: placement.user,
             mounts: self.machine.mounts.clone(),

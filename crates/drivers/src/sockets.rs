@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use crate::{Error, proc};
+use crate::{Error, network::namespace, proc};
 
 /// Opens a TCP listener; a taken port is named with its owner.
 pub fn tcp(address: SocketAddr) -> Result<OwnedFd, Error> {
@@ -21,6 +21,15 @@ pub fn tcp(address: SocketAddr) -> Result<OwnedFd, Error> {
             _ => None,
         };
         Error::Listen { address: address.to_string(), owner, source }
+    })
+}
+
+/// Opens a TCP listener inside the network that `network` keeps.
+pub fn tcp_inside(network: &Path, address: SocketAddr) -> Result<OwnedFd, Error> {
+    namespace::listen(network, address).map(OwnedFd::from).map_err(|source| Error::Listen {
+        address: format!("{address} inside {}", network.display()),
+        owner: None,
+        source,
     })
 }
 

@@ -28,6 +28,7 @@ fn placement(mark: &str, script: &str, folder: &Path) -> Placement {
         user: None,
         listeners: Vec::new(),
         secrets: Vec::new(),
+        network: None,
         hosts_file: None,
         limits: Limits::default(),
         log: Some(folder.join("log")),

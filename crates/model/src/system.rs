@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::ResourceId,
+    id::{Kind, ResourceId},
     resource::{Edge, Postgres, Resource, Service, Vault, Watch},
     unit::{Bytes, Cidr, Price},
 };
@@ -23,6 +23,8 @@ pub struct System {
     /// The stamp's name, such as `dev`.
     pub stamp: String,
     pub region: Option<String>,
+    /// No drill may break it.
+    pub protected: bool,
     /// Real Azure host names lead to this stamp, for its own workloads.
     pub cloud_names: bool,
     pub network: Network,
@@ -85,6 +87,9 @@ pub struct Network {
     pub space: Option<Cidr>,
     /// Inside `space`, none overlapping another.
     pub subnets: BTreeMap<String, Cidr>,
+    /// Subnets in which only resources of one kind lie.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub delegated: BTreeMap<String, Kind>,
 }
 
 /// A resource of another stamp, `SYSTEM/STAMP/RESOURCE`.

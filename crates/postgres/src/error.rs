@@ -46,8 +46,33 @@ pub enum Error {
     /// Whoever wrote it did not know of a newer word.
     #[error("term {told} is older than term {known}, which was heard before")]
     OldTerm { told: u64, known: u64 },
+    /// A stored file that does not open; which one, so that it can be taken from a copy.
+    #[error("the stored file {path} is broken")]
+    Broken {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{name} is archived already with other content; two servers may not share an archive")]
+    Differs { name: String },
+    #[error("'{0}' is no name of a file that is archived")]
+    NotArchived(String),
+    #[error("{0} is not in the archive")]
+    NoSegment(String),
+    #[error("no backups are kept of this server")]
+    NoBackups,
+    #[error("the archive has a hole: {missing} is missing, and later files are there; the log leads to {to} only")]
+    Hole { missing: String, to: String },
+    #[error("{asked} cannot be gone back to; what can is {window}")]
+    Outside { asked: String, window: String },
+    #[error("a point is named '{0}' already")]
+    PointTaken(String),
+    #[error("there is no point named '{0}'")]
+    NoPoint(String),
     #[error("{tool} ended with {status}: {text}")]
     Tool { tool: &'static str, status: std::process::ExitStatus, text: String },
+    #[error("the archiving of the log is behind: {0}")]
+    Behind(String),
     #[error("the control socket failed")]
     Control(#[source] std::io::Error),
 }

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,10 +21,12 @@ use tokio_postgres::Client;
 use crate::{
     Error,
     admin::{Admin, SignIn},
+    backups::{Backups, blocking},
     config::Checked,
     member::{Membership, Rebuild},
     postmaster::{self, Postmaster},
     replica,
+    restore::Restore,
     roles::Roles,
     settings::{self, Door},
     template, tools,
@@ -59,19 +64,28 @@ pub(crate) struct Keeper {
     checked: Checked,
     cert: Secret,
     key: Secret,
-    admin: Admin,
+    admin: Arc<Admin>,
     roles: Roles,
     /// None: the only server of its database.
     member: Option<Membership>,
+    backups: Option<Arc<Backups>>,
     state: watch::Sender<State>,
     pid: AtomicU32,
     starts: AtomicU32,
 }
 
 impl Keeper {
-    pub fn new(checked: Checked, cert: Secret, key: Secret, password: Secret, member: Option<Membership>) -> Self {
-        let admin = Admin::new(checked.config.socket_dir.clone(), checked.config.port, password);
+    pub fn new(
+        checked: Checked,
+        cert: Secret,
+        key: Secret,
+        password: Secret,
+        member: Option<Membership>,
+        backups: Option<Arc<Backups>>,
+    ) -> Self {
+        let admin = Arc::new(Admin::new(checked.config.socket_dir.clone(), checked.config.port, password));
         Self {
+            backups,
             checked,
             cert,
             key,
@@ -145,7 +159,7 @@ impl Keeper {
                 _ => {
                     self.make_ready(&server).await?;
                     self.say_ready();
-                    std::future::pending().await
+                    self.keep_backups().await
                 }
             }
         };
@@ -166,6 +180,9 @@ impl Keeper {
             Event::Ended => {
                 let status = server.ended().await;
                 let how = status.map_or_else(|| "unknown, it was adopted".to_owned(), |s| s.to_string());
+                if let Some(restore) = self.restore() {
+                    restore.ended(&self.checked.pgdata, &how);
+                }
                 Ok(End::Died(format!("the server ended ({how}); its own words are in the log")))
             }
             Event::Asked => {
@@ -209,6 +226,14 @@ impl Keeper {
         tracing::info!(pid = self.pid.load(Ordering::Relaxed), "the server is ready");
     }
 
+    /// Takes base backups as declared for as long as the server serves; only a failure ends it.
+    async fn keep_backups(&self) -> Result<Lead, Error> {
+        if let Some(backups) = &self.backups {
+            backups.keep(&self.admin).await?;
+        }
+        std::future::pending().await
+    }
+
     /// A member's days as long as its server may stay: as a standby, then as the primary if it is called to lead. Gives the
     /// word that ends them.
     async fn serve_as_member(&self, server: &Postmaster, member: &Membership, word: Lead) -> Result<Lead, Error> {
@@ -231,7 +256,7 @@ impl Keeper {
         let ready = async {
             self.make_ready(server).await?;
             self.say_ready();
-            std::future::pending().await
+            self.keep_backups().await
         };
         // Side by side: after a crash, what makes it ready may wait for a standby that is lost.
         tokio::select! {
@@ -261,7 +286,8 @@ impl Keeper {
             Some(_) => Door::Password,
             None => self.own_data(word).await?,
         };
-        settings::write(checked, &self.cert, &self.key, door)?;
+        let replay = self.restore().map(|restore| restore.settings()).unwrap_or_default();
+        settings::write(checked, &self.cert, &self.key, door, &replay)?;
         if let (Some(member), Some(word), None) = (&self.member, word, follows) {
             // A server that was ended goes on waiting for whom its record names.
             let safe = if replica::is_standby(&checked.pgdata) { Vec::new() } else { member.safe_with() };
@@ -306,14 +332,19 @@ impl Keeper {
     /// The data of a server that follows nobody: what is there, or the template. Gives who may come in at first.
     async fn own_data(&self, word: Option<&Lead>) -> Result<Door, Error> {
         let (from, to) = (self.checked.config.template.clone(), self.checked.pgdata.clone());
+        let (backups, bin) = (self.backups.clone(), self.checked.config.bin.clone());
         if word.is_some_and(|word| word.term > 1) && !to.exists() {
             // An empty database in the place of one that others follow would be a loss that nobody sees.
             return Err(Error::Config(format!("{} is not there, and this member is to lead with it", to.display())));
         }
-        let copied =
-            tokio::task::spawn_blocking(move || template::copy(&from, &to)).await.expect("copying does not panic")?;
+        self.state.send_replace(State::Starting("its data is laid out".into()));
+        let copied = blocking(move || match backups.as_ref().and_then(|b| b.restore.as_ref()) {
+            // What is restored has the password that its origin had.
+            Some(restore) => restore.lay(&bin, &to).map(|_| false),
+            None => template::copy(&from, &to),
+        });
         // A fresh copy has no password yet, so that the first sign-in would only fail.
-        Ok(if copied { Door::Trust } else { Door::Password })
+        Ok(if copied.await? { Door::Trust } else { Door::Password })
     }
 
     /// Waits until the server answers, sees to the administrator's password, and makes what was declared.
@@ -338,7 +369,25 @@ impl Keeper {
         for database in &self.checked.config.databases {
             self.roles.set_database(&self.admin, database).await?;
         }
-        Ok(())
+        match &self.backups {
+            Some(backups) => backups.restored(&self.admin).await,
+            None => Ok(()),
+        }
+    }
+
+    fn restore(&self) -> Option<&Restore> {
+        self.backups.as_ref()?.restore.as_ref()
+    }
+
+    /// What keeps the backups, and the administrator's way in once the server is ready.
+    pub fn backups(&self) -> Result<(&Arc<Backups>, &Arc<Admin>), Error> {
+        Ok((self.backups.as_ref().ok_or(Error::NoBackups)?, &self.admin))
+    }
+
+    /// As [`Keeper::backups`], for what needs the server.
+    pub fn served_backups(&self) -> Result<(&Arc<Backups>, &Arc<Admin>), Error> {
+        self.roles()?;
+        self.backups()
     }
 
     /// The secret was changed since the password was set: opens the socket for a moment and sets it.
@@ -424,6 +473,8 @@ impl Keeper {
             connections: 0,
             trouble: None,
             starts: self.starts.load(Ordering::Relaxed),
+            archive: self.backups.as_ref().map(|backups| backups.status()),
+            restore: self.restore().map(|restore| restore.status()),
         };
         let asked = async {
             self.health().await?;

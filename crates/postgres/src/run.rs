@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::{context::secret, postgres::PostgresConfig};
 use service::{Context, Limits, Shutdown};
 
-use crate::{Error, config, http, keeper::Keeper, member::Membership};
+use crate::{Error, backups::Backups, config, http, keeper::Keeper, member::Membership};
 
 /// Keeps one PostgreSQL until `context.shutdown` is asked for, then ends it and returns.
 ///
@@ -26,11 +26,26 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
         Some(member) => Some(Membership::new(member, take(secret::POSTGRES_REPLICATION)?, context.data.clone())),
         None => None,
     };
-    let keeper = Arc::new(Keeper::new(checked, cert, key, password, member));
+    let backups = match &checked.config.backup {
+        Some(_) => Backups::open(&checked, &take(secret::BACKUP_KEY)?, &password, context.clock.clone())?,
+        None => None,
+    };
+    let copied = backups.clone();
+    let keeper = Arc::new(Keeper::new(checked, cert, key, password, member, backups));
     let limits = Limits { connections: 32, body_bytes: 64 * 1024, ..Limits::default() };
     let shutdown = context.shutdown.clone();
-    let answering = service::serve(control, None, http::routes(keeper.clone()), limits, shutdown.clone());
+    // It answers to the last: while the server ends, it still hands over its log.
+    let answering = service::serve(control, None, http::routes(keeper.clone()), limits, Shutdown::default());
+    let copying = async {
+        match &copied {
+            Some(backups) => backups.keep_copy(&shutdown).await,
+            None => shutdown.asked().await,
+        }
+        // The end of the server is what is waited for.
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = copying => Ok(()),
         // The drain of the control socket is not waited for: what it could still say, the end of this process says.
         () = keeper.keep(&shutdown) => Ok(()),
         error = until_broken(answering, &shutdown) => Err(Error::Control(error)),

@@ -26,6 +26,11 @@ pub struct Spoil {
     pub sql: Option<String>,
     /// A file of a resource's place gets this text at its beginning, and its main process is asked (SIGHUP) to read it.
     pub prepend: Option<Prepend>,
+    /// The router of the stamp's closed network lets everything pass.
+    #[serde(default)]
+    pub bypass: bool,
+    /// The port of this workload is open on the machine's own network as well: we forward it.
+    pub forward: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -72,6 +77,17 @@ impl Sabotage {
             let site = lab.site(stamp).await?;
             as_owner(&site, sql).await?;
         }
+        if self.spoil.bypass {
+            let site = lab.site(stamp).await?;
+            let place = site.status.resources.iter().find_map(|r| r.place.as_ref());
+            let folder = place.and_then(|place| place.namespace.parent());
+            let folder = folder.ok_or_else(|| Miss::Failed(format!("{stamp} has no closed network")))?;
+            drivers::network::Network::at(folder.to_owned()).bypass()?;
+        }
+        if let Some(workload) = &self.spoil.forward {
+            let site = lab.site(stamp).await?;
+            forward(&site, workload).await?;
+        }
         if let Some(prepend) = &self.spoil.prepend {
             let site = lab.site(stamp).await?;
             let place = site.places.get(&prepend.resource);
@@ -117,6 +133,25 @@ impl Sabotage {
     }
 }
 
+/// Takes connections at the loopback address of the workload's number and passes them on, for as long as we run.
+async fn forward(site: &Site, workload: &str) -> Result<(), Miss> {
+    let (edge, way) = (site.address("edge")?, site.way(workload)?);
+    let (std::net::IpAddr::V4(block), std::net::IpAddr::V4(own)) = (edge.ip(), way.address.ip()) else {
+        return Err(Miss::Failed("an address is not IPv4".into()));
+    };
+    let [a, b, c, _] = block.octets();
+    let at = std::net::Ipv4Addr::new(a, b, c, own.octets()[3]);
+    let listener = tokio::net::TcpListener::bind((at, way.address.port())).await?;
+    tokio::spawn(async move {
+        while let Ok((mut outer, _)) = listener.accept().await {
+            if let Ok(mut inner) = way.connect().await {
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut outer, &mut inner).await });
+            }
+        }
+    });
+    Ok(())
+}
+
 /// Runs statements as the owner of the schema: a role of its own for this, made by the keeper.
 async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
     let postgres = site.first("postgres")?;
@@ -131,17 +166,15 @@ async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
         password: password.clone(),
     };
     let _: serde_json::Value = control.send_secret("PUT", "/roles/saboteur", &body.encode()).await?;
-    let address = site.address(&postgres)?;
+    let way = site.way(&postgres)?;
     let ca = site.scratch.join("saboteur-ca.pem");
     std::fs::write(&ca, &site.ca_pem)?;
     let text = format!(
-        "Host={};Port={};Database={database};Username=saboteur;Password={};Root Certificate={}",
-        address.ip(),
-        address.port(),
+        "Database={database};Username=saboteur;Password={};Root Certificate={}",
         password.expose(),
         ca.display()
     );
-    let client = crate::sql::connect(&text).await?;
+    let client = crate::sql::connect_by(&text, &way).await?;
     client.batch_execute(sql).await?;
     Ok(())
 }

@@ -10,12 +10,13 @@ use std::{
 
 use api::{
     Secret,
-    client::{Client, Target},
+    client::{Client, Dial, Target},
     supervisor::{ExecAnswer, ExecRequest, StampRef, Status, TokenRequest},
     telemetry::{QueryAnswer, QueryRequest},
 };
 use drivers::{Driver as _, Limits, Placement, probe::Machine, process::Process};
 use model::System;
+use tokio::net::TcpStream;
 
 use crate::{
     Miss,
@@ -46,6 +47,29 @@ pub struct Site {
     pub scratch: PathBuf,
     /// This program, where every user of the stamp may run it.
     pub program: PathBuf,
+}
+
+/// A way to a workload: where it listens, and, if it lives in a closed network, from inside of that.
+pub struct Way {
+    pub address: SocketAddr,
+    /// What its certificate vouches for: its name, or its address.
+    pub name: String,
+    pub(crate) dial: Option<Dial>,
+}
+
+impl Way {
+    /// Opens connections from the same place.
+    pub fn dial(&self) -> Option<Dial> {
+        self.dial.clone()
+    }
+
+    /// A connection.
+    pub async fn connect(&self) -> std::io::Result<TcpStream> {
+        match &self.dial {
+            Some(dial) => dial(self.address).await,
+            None => TcpStream::connect(self.address).await,
+        }
+    }
 }
 
 /// How long an inside look may take.
@@ -79,6 +103,30 @@ impl Site {
         first.parse().map_err(|_| Miss::Failed(format!("{workload} has the address `{}`", resource.address)))
     }
 
+    /// What sets a workload's place apart from all others of this machine: its address, and the number of its network.
+    pub fn seat(&self, workload: &str) -> Result<(SocketAddr, Option<u64>), Miss> {
+        let place = self.status.resources.iter().find(|r| r.name == workload).and_then(|r| r.place.as_ref());
+        let number = place.and_then(|place| drivers::network::namespace::number(&place.namespace));
+        Ok((self.address(workload)?, number))
+    }
+
+    /// The way to a workload.
+    pub fn way(&self, workload: &str) -> Result<Way, Miss> {
+        let address = self.address(workload)?;
+        let (kind, name) = workload.split_once('.').unwrap_or((workload, ""));
+        let named = self.hosts.keys().find(|host| host.starts_with(&format!("{name}.{kind}.")));
+        let dial = self.dial(address.ip());
+        let name = named.filter(|_| dial.is_some()).cloned().unwrap_or_else(|| address.ip().to_string());
+        Ok(Way { address, name, dial })
+    }
+
+    /// How an address of a closed network is reached: from inside the network of whoever has it.
+    fn dial(&self, ip: IpAddr) -> Option<Dial> {
+        let places = self.status.resources.iter().filter_map(|r| r.place.as_ref());
+        let place = places.into_iter().find(|place| IpAddr::V4(place.address) == ip)?;
+        Some(drivers::network::namespace::dial(place.namespace.clone()))
+    }
+
     /// Process ids of a workload: shim, workload, children.
     pub fn pids(&self, workload: &str) -> &[u32] {
         self.status.resources.iter().find(|r| r.name == workload).map_or(&[], |r| &r.pids)
@@ -86,10 +134,13 @@ impl Site {
 
     /// A client that trusts this stamp's CA alone and knows its names.
     pub fn client(&self, url: &str) -> Result<Client, Miss> {
-        let base = url.parse().map_err(|e| Miss::Failed(format!("`{url}` is no URL: {e}")))?;
+        let base: url::Url = url.parse().map_err(|e| Miss::Failed(format!("`{url}` is no URL: {e}")))?;
+        let host = base.host_str().unwrap_or_default();
+        let ip = self.hosts.get(host).copied().or_else(|| host.parse().ok());
+        let dial = ip.and_then(|ip| self.dial(ip));
         let tls = api::client::trust(&self.ca_pem)?;
         let target = Target::Https { base, tls, hosts: self.hosts.clone() };
-        Ok(Client::new(target).timeout(Duration::from_secs(20)))
+        Ok(Client::new(target).dialled(dial).timeout(Duration::from_secs(20)))
     }
 
     /// The client of a role's control socket.
@@ -204,6 +255,7 @@ impl Site {
             user: answer.user,
             listeners: Vec::new(),
             secrets: answer.secrets.expose().as_bytes().to_vec(),
+            network: answer.network,
             hosts_file: Some(answer.hosts_file),
             limits: Limits::default(),
             log: Some(log.to_owned()),

@@ -3,13 +3,32 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio::net::TcpStream;
+use tokio_postgres::{Client, Config, SimpleQueryMessage, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::Miss;
+use crate::{Miss, site::Way};
 
 /// Connects by an Npgsql connection string (`Host=..;Database=..;Root Certificate=..`). TLS is required.
 pub async fn connect(text: &str) -> Result<Client, Miss> {
-    let mut config = tokio_postgres::Config::new();
+    let (config, tls) = read(text)?;
+    let (client, connection) = config.connect(tls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// As [`connect`], to the server at the end of `way`, whatever host the string names.
+pub async fn connect_by(text: &str, way: &Way) -> Result<Client, Miss> {
+    let (config, mut tls) = read(text)?;
+    let tls =
+        MakeTlsConnect::<TcpStream>::make_tls_connect(&mut tls, &way.name).map_err(|e| Miss::Failed(e.to_string()))?;
+    let (client, connection) = config.connect_raw(way.connect().await?, tls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn read(text: &str) -> Result<(Config, MakeRustlsConnect), Miss> {
+    let mut config = Config::new();
     config.ssl_mode(tokio_postgres::config::SslMode::Require).connect_timeout(std::time::Duration::from_secs(10));
     let mut authority = None;
     for (key, value) in text.split(';').filter_map(|pair| pair.split_once('=')) {
@@ -34,9 +53,7 @@ pub async fn connect(text: &str) -> Result<Client, Miss> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let (client, connection) = config.connect(tokio_postgres_rustls::MakeRustlsConnect::new(tls)).await?;
-    tokio::spawn(connection);
-    Ok(client)
+    Ok((config, MakeRustlsConnect::new(tls)))
 }
 
 /// The rows of a statement, each value as text; NULL is `NULL`.

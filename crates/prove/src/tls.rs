@@ -1,13 +1,13 @@
 //! Which TLS versions an address takes, asked on the wire: old ones by hand-written hellos, since no library speaks them.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::Miss;
+use crate::{Miss, site::Way};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -19,13 +19,13 @@ pub enum Before {
     Postgres,
 }
 
-async fn open(address: SocketAddr, before: Before) -> Result<TcpStream, Miss> {
-    let mut stream = timed(TcpStream::connect(address)).await??;
+async fn open(way: &Way, before: Before) -> Result<TcpStream, Miss> {
+    let mut stream = timed(way.connect()).await??;
     if before == Before::Postgres {
         // Length 8, then the code 80877103: PostgreSQL's protocol, section "Message Formats".
         stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await?;
         let answer = timed(stream.read_u8()).await??;
-        crate::must!(answer == b'S', "{address} answers the request for TLS with {:?}", char::from(answer));
+        crate::must!(answer == b'S', "{} answers the request for TLS with {:?}", way.address, char::from(answer));
     }
     Ok(stream)
 }
@@ -37,8 +37,8 @@ async fn timed<T>(act: impl Future<Output = T>) -> Result<T, Miss> {
 
 /// Whether a server goes on after a hello of an old version: `0x0300` SSL 3, `0x0301` TLS 1.0, `0x0302` TLS 1.1. What it
 /// said is in the answer.
-pub async fn takes_old(address: SocketAddr, before: Before, version: u16) -> Result<(bool, String), Miss> {
-    let mut stream = open(address, before).await?;
+pub async fn takes_old(way: &Way, before: Before, version: u16) -> Result<(bool, String), Miss> {
+    let mut stream = open(way, before).await?;
     stream.write_all(&hello(version)).await?;
     let mut head = [0; 5];
     match timed(stream.read_exact(&mut head)).await? {
@@ -79,11 +79,29 @@ fn hello(version: u16) -> Vec<u8> {
 
 /// A whole handshake of exactly this version, the certificate checked against `ca_pem`; the cipher that was chosen.
 pub async fn shakes(
-    address: SocketAddr,
+    way: &Way,
     before: Before,
     version: &'static rustls::SupportedProtocolVersion,
     ca_pem: &[u8],
 ) -> Result<String, Miss> {
+    let stream = shaken(way, before, version, ca_pem).await?;
+    let cipher = stream.get_ref().1.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite()));
+    Ok(cipher.unwrap_or_default())
+}
+
+/// The certificate an address shows, valid now by the CA of `ca_pem`: SHA-256 of its DER, hex.
+pub async fn leaf(way: &Way, ca_pem: &[u8]) -> Result<String, Miss> {
+    let stream = shaken(way, Before::Nothing, &rustls::version::TLS13, ca_pem).await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    Ok(crate::inside::sha256(chain.first().map(AsRef::as_ref).unwrap_or_default()))
+}
+
+async fn shaken(
+    way: &Way,
+    before: Before,
+    version: &'static rustls::SupportedProtocolVersion,
+    ca_pem: &[u8],
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Miss> {
     use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem) {
@@ -97,16 +115,14 @@ pub async fn shakes(
     if before == Before::Postgres {
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
-    let stream = open(address, before).await?;
-    let name = ServerName::from(address.ip());
-    let stream = timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??;
-    let cipher = stream.get_ref().1.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite()));
-    Ok(cipher.unwrap_or_default())
+    let stream = open(way, before).await?;
+    let name = ServerName::try_from(way.name.clone())?;
+    Ok(timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??)
 }
 
 /// What a server says to `bytes` sent without TLS: the first bytes of its answer, empty if it closed.
-pub async fn plain(address: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
-    let mut stream = timed(TcpStream::connect(address)).await??;
+pub async fn plain(way: &Way, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
+    let mut stream = timed(way.connect()).await??;
     stream.write_all(bytes).await?;
     let mut answer = vec![0; 4096];
     // A reset says as much as an end.

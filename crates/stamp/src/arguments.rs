@@ -44,6 +44,65 @@ pub struct ProveOf {
     pub sabotage: Option<String>,
 }
 
+/// To which moment, or what becomes of what was restored.
+#[derive(Args, Clone)]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
+pub struct RestoreHow {
+    /// The database, where there is more than one, such as postgres.main
+    pub resource: Option<String>,
+    /// To this moment, such as 2026-01-24T12:00:00Z
+    #[arg(long, value_name = "TIME", group = "what")]
+    pub to: Option<String>,
+    /// To a moment that `stamp backup --point` named
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub to_point: Option<String>,
+    /// As far as the log goes
+    #[arg(long, group = "what")]
+    pub latest: bool,
+    /// Bring up a stamp that is not there from a copy of another one's backups (a folder such as regions/REGION/SYSTEM.STAMP)
+    #[arg(long, value_name = "COPY", group = "what", requires = "key_file")]
+    pub from: Option<PathBuf>,
+    /// The file with the recovery key that the lost stamp's first `up` showed; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Put what was restored in its origin's place; the old data is kept under another name
+    #[arg(long, group = "what")]
+    pub swap: bool,
+    /// Remove what was restored
+    #[arg(long, group = "what")]
+    pub discard: bool,
+    /// Remove the old data that a swap has kept
+    #[arg(long, group = "what")]
+    pub forget_replaced: bool,
+    /// The name of the restored database; NAME-restored if not given
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// What is to be broken.
+#[derive(Args, Clone)]
+pub struct DrillOf {
+    /// The system: a folder with `system.toml`, such as systems/time-tracker
+    pub system: String,
+    /// The drill, such as supervisor-loss; without it all are listed
+    pub name: Option<String>,
+    /// Break this stamp instead of a scratch one; refused if it is `protected`
+    #[arg(long, value_name = "STAMP")]
+    pub on: Option<String>,
+    /// The kind of scratch stamp
+    #[arg(long, default_value = "dev", conflicts_with = "on")]
+    pub stamp: String,
+    /// What people do meanwhile: a file in the system's `load` folder
+    #[arg(long, default_value = "signed-in-mix")]
+    pub load: String,
+    /// Do not ask before a stamp of yours is broken
+    #[arg(long)]
+    pub yes: bool,
+}
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Bring a stamp up; run again, it changes only what has changed
@@ -120,10 +179,44 @@ pub enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Show a stamp's closed network: who may talk to whom, what was refused; cut its links, heal them
+    Network {
+        #[command(flatten)]
+        of: Of,
+        #[command(subcommand)]
+        verb: Option<NetworkVerb>,
+    },
     /// Secrets of a stamp
     Secret {
         #[command(subcommand)]
         verb: SecretVerb,
+    },
+    /// Take a base backup now, or name this moment
+    Backup {
+        #[command(flatten)]
+        of: Of,
+        /// The database, where there is more than one, such as postgres.main
+        resource: Option<String>,
+        /// Name this moment, to restore to it later (the log up to it is archived)
+        #[arg(long)]
+        point: Option<String>,
+    },
+    /// Show what can be gone back to
+    Backups {
+        #[command(flatten)]
+        of: Of,
+        /// Only this database, such as postgres.main
+        resource: Option<String>,
+        /// Restore the latest into a throwaway database and have every table and index of it read
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Restore a database beside the one there is; then swap it in, or remove it
+    Restore {
+        #[command(flatten)]
+        of: Of,
+        #[command(flatten)]
+        how: RestoreHow,
     },
     /// People of a stamp
     User {
@@ -134,6 +227,11 @@ pub enum Verb {
     Prove {
         #[command(flatten)]
         of: ProveOf,
+    },
+    /// Break a stamp on purpose under load, and measure how it recovers and what was lost
+    Drill {
+        #[command(flatten)]
+        of: DrillOf,
     },
     /// The half of a check that runs in the place of a service (started by `prove`)
     #[command(hide = true)]
@@ -194,6 +292,21 @@ pub enum Verb {
 }
 
 #[derive(Subcommand)]
+pub enum NetworkVerb {
+    /// Cut the link between two resources: nothing passes, and nobody is told
+    Cut { one: String, other: String },
+    /// Let a link lose packets
+    Lose {
+        one: String,
+        other: String,
+        /// Of a hundred packets so many, such as 20%
+        share: String,
+    },
+    /// Heal a link
+    Heal { one: String, other: String },
+}
+
+#[derive(Subcommand)]
 pub enum SecretVerb {
     /// Set a secret; its value is read from standard input
     Set {
@@ -230,6 +343,15 @@ pub enum AuditVerb {
         system: String,
         #[arg(long, default_value = "dev")]
         stamp: String,
+    },
+    /// Show what people had the supervisor do: all of the home, or of one system
+    Acts {
+        /// The system
+        system: Option<String>,
+        #[arg(long)]
+        stamp: Option<String>,
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
     },
     /// Show records, the newest first
     Show {
@@ -282,5 +404,18 @@ pub enum Role {
     Postgres {
         #[arg(long)]
         config: PathBuf,
+    },
+    /// Hands a file of PostgreSQL's log to its keeper
+    Archive {
+        #[arg(long)]
+        socket: PathBuf,
+        name: String,
+    },
+    /// Has a keeper put a file of the archive where its server wants it
+    Fetch {
+        #[arg(long)]
+        socket: PathBuf,
+        name: String,
+        to: String,
     },
 }

@@ -1,18 +1,22 @@
 //! The verbs, a file each.
 
 mod audit;
+mod backup;
 mod doctor;
 mod down;
+mod drill;
 mod exec;
 mod explain;
 mod failover;
 mod init;
 mod logs;
+mod network;
 mod open;
 mod people;
 mod plan;
 mod prove;
 mod query;
+mod restore;
 mod serve;
 mod status;
 mod traces;
@@ -48,6 +52,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         match verb {
             Verb::Up { of } => up::run(&of, json).await,
             Verb::Prove { of } => prove::run(&of, json).await,
+            Verb::Drill { of } => drill::run(&of, json).await,
             Verb::Probe { asks } => {
                 screen::data(&::prove::inside::answer(&asks).await);
                 Ok(ExitCode::SUCCESS)
@@ -65,12 +70,20 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Traces { of, id, lines } => traces::run(&of, id.as_deref(), lines, json).await,
             Verb::Query { of, sql, days, lines } => query::run(&of, sql, days, lines, json).await,
             Verb::Open { of, resource } => open::run(&of, &resource, json).await,
+            Verb::Network { of, verb } => network::run(&of, verb, json).await,
             Verb::Exec { of, service, command } => exec::run(&of, service, command).await,
             Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
                 people::set_secret(&of, name, vault, json).await
             }
+            Verb::Backup { of, resource, point } => backup::run(&of, resource, point, json).await,
+            Verb::Backups { of, resource, verify: true } => restore::verify(&of, resource, json).await,
+            Verb::Backups { of, resource, verify: false } => backup::list(&of, resource, json).await,
+            Verb::Restore { of, how } => restore::run(&of, how, json).await,
             Verb::User { verb: UserVerb::Add { of, email, name, groups } } => {
                 people::add(&of, email, name, groups, json).await
+            }
+            Verb::Audit { verb: AuditVerb::Acts { system, stamp, lines } } => {
+                audit::acts(system.as_deref(), stamp.as_deref(), lines, json).await
             }
             Verb::Audit { verb: AuditVerb::Show { of, actor, lines } } => audit::show(&of, actor, lines, json).await,
             Verb::Serve { .. }

@@ -42,6 +42,18 @@ impl Failed {
         Self(failure).into()
     }
 
+    /// The world does not allow it.
+    pub fn world(message: impl Into<String>, hint: impl Into<String>) -> anyhow::Error {
+        let failure = Failure {
+            code: "S0001".into(),
+            message: message.into(),
+            hint: Some(hint.into()),
+            exit: 1,
+            ..Failure::default()
+        };
+        Self(failure).into()
+    }
+
     pub fn exit(&self) -> u8 {
         self.0.exit.max(1)
     }

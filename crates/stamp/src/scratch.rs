@@ -5,12 +5,12 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Mutex};
 use anyhow::Context as _;
 use api::{
     client::Client,
-    supervisor::{Event, StampLine, StampRef, Status, UpRequest},
+    supervisor::{Event, Ready, StampLine, StampRef, Status, UpRequest},
 };
-use prove::{Host, Site};
+use prove::{Host, Moved, Site};
 use supervisor::{Home, Places};
 
-use crate::{connect, target::Source};
+use crate::{connect, failure::Failed, target::Source};
 
 type Told = Box<dyn FnMut(&Event) + Send>;
 
@@ -29,11 +29,13 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes a home beside the person's, with its engines, and a supervisor in it.
+    /// Makes a home beside the person's, with its engines, and a supervisor in it; on a disk of `disk` bytes of its own
+    /// if it is to be filled.
     pub async fn make(
         person: &Home,
         source: &Source,
         system: &str,
+        disk: Option<u64>,
         told: impl FnMut(&Event) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let all = person.root().join("scratch-homes");
@@ -46,6 +48,15 @@ impl Scratch {
             .and_then(|()| open(&all))
             .and_then(|()| open(&root))
             .with_context(|| format!("could not make {}", root.display()))?;
+        if let Some(bytes) = disk
+            && let Err(error) = drivers::disk::small(&root, bytes)
+        {
+            let _ = std::fs::remove_dir(&root);
+            return Err(Failed::world(
+                "this drill fills a disk, and this machine gives it none of its own",
+                format!("refused: {error}"),
+            ));
+        }
         let engines = person.engines().canonicalize().context("could not find the engines")?;
         std::os::unix::fs::symlink(engines, root.join("engines")).context("could not link the engines")?;
         let home = Home::at(root);
@@ -119,6 +130,8 @@ async fn remove(home: &Home) {
         connect::stop(home).await;
     }
     let _ = std::fs::remove_dir_all(home.root());
+    let _ = drivers::disk::remove(home.root());
+    let _ = std::fs::remove_dir(home.root());
     let _ = std::fs::remove_dir_all(home.sockets());
 }
 
@@ -130,9 +143,9 @@ impl Host for Shared {
         &'a self,
         stamp: &'a str,
         manifest: &'a str,
-        clock_offset_ms: i64,
+        moved: Moved,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>> {
-        Box::pin(async move { self.0.bring_up(stamp, manifest, clock_offset_ms).await.map_err(|e| format!("{e:#}")) })
+        Box::pin(async move { self.0.bring_up(stamp, manifest, moved).await.map_err(|e| said(&e)) })
     }
 
     fn down<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
@@ -144,6 +157,12 @@ impl Host for Shared {
     }
 }
 
+/// An error with its causes, and what it shows below them: the faults of a manifest, the end of a log.
+fn said(error: &anyhow::Error) -> String {
+    let lines = error.downcast_ref::<Failed>().map_or(&[][..], |failed| failed.0.lines.as_slice());
+    std::iter::once(format!("{error:#}")).chain(lines.iter().cloned()).collect::<Vec<_>>().join("\n")
+}
+
 impl Scratch {
     /// Removes all stamps; the home stays.
     pub async fn clear(&self) -> anyhow::Result<()> {
@@ -153,25 +172,21 @@ impl Scratch {
         destroy(&self.client, self.client.get::<Vec<StampLine>>("/stamps").await?).await
     }
 
-    async fn bring_up(&self, stamp: &str, manifest: &str, clock_offset_ms: i64) -> anyhow::Result<Site> {
-        // A supervisor without stamps ends by itself.
-        if connect::running(&self.home).await.is_none() {
-            connect::supervisor(&self.home).await?;
-        }
+    async fn bring_up(&self, stamp: &str, manifest: &str, moved: Moved) -> anyhow::Result<Site> {
         let request = UpRequest {
             folder: self.folder.clone(),
             manifest: manifest.to_owned(),
             stamp: stamp.to_owned(),
             programs: self.programs.clone(),
-            clock_offset_ms,
+            clock_offset_ms: moved.clock_offset_ms,
+            certificate_seconds: moved.certificate_seconds,
         };
         let tell = |event: Option<&Event>| {
             if let (Some(event), Ok(mut told)) = (event, self.told.lock()) {
                 told(event);
             }
         };
-        let end = connect::events(&self.client, "/up", &request, tell).await?;
-        let Event::Ready(ready) = end else { anyhow::bail!("{stamp} did not become ready") };
+        let ready = bring(&self.home, &self.client, &request, tell).await?;
         let missing = self.missing.lock().map(|mut all| {
             all.extend(ready.missing.iter().cloned());
             all.sort();
@@ -181,6 +196,78 @@ impl Scratch {
         let mut site = site(&self.home, &self.client, &ready.system, stamp, manifest, self.program.clone()).await?;
         site.missing = missing.unwrap_or_default();
         Ok(site)
+    }
+}
+
+/// Brings a stamp up, whether or not a supervisor runs: one may have been killed on purpose, and one without stamps ends by
+/// itself.
+async fn bring(
+    home: &Home,
+    client: &Client,
+    request: &UpRequest,
+    tell: impl FnMut(Option<&Event>),
+) -> anyhow::Result<Ready> {
+    if connect::running(home).await.is_none() {
+        connect::supervisor(home).await?;
+    }
+    let end = connect::events(client, "/up", request, tell).await?;
+    let Event::Ready(ready) = end else { anyhow::bail!("{} did not become ready", request.stamp) };
+    Ok(*ready)
+}
+
+/// A stamp of a person's, for a drill that was asked to break it.
+pub struct Person {
+    home: Home,
+    client: Client,
+    /// What brings it up as it is.
+    pub request: UpRequest,
+    system: String,
+}
+
+impl Person {
+    /// The stamp as the journal knows it.
+    pub async fn stamp(home: Home, system: &str, stamp: &str) -> anyhow::Result<Self> {
+        let places = Places::of(&home, system, stamp).map_err(|e| Failed(e.failure()))?;
+        if !places.is_wanted_up() {
+            return Err(Failed::asked(
+                format!("{system}/{stamp} is down"),
+                "a drill breaks what serves: bring it up first",
+            ));
+        }
+        let client = connect::supervisor(&home).await?;
+        Ok(Self { request: places.request(), system: system.to_owned(), home, client })
+    }
+}
+
+impl Host for Person {
+    fn up<'a>(
+        &'a self,
+        stamp: &'a str,
+        manifest: &'a str,
+        moved: Moved,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>> {
+        Box::pin(async move {
+            let request = UpRequest {
+                manifest: manifest.to_owned(),
+                clock_offset_ms: moved.clock_offset_ms,
+                certificate_seconds: moved.certificate_seconds,
+                ..self.request.clone()
+            };
+            let brought = async {
+                bring(&self.home, &self.client, &request, |_| ()).await?;
+                let program = connect::kept(&self.home)?;
+                site(&self.home, &self.client, &self.system, stamp, manifest, program).await
+            };
+            brought.await.map_err(|e| said(&e))
+        })
+    }
+
+    fn down<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
+        let of = StampRef { system: self.system.clone(), stamp: stamp.to_owned() };
+        Box::pin(async move {
+            let ended = connect::events(&self.client, "/down", &of, |_| ()).await;
+            ended.map(drop).map_err(|e| format!("{e:#}"))
+        })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     failover,
     journal::StampRow,
     layout::Layout,
-    lead, people, place, ready,
+    lead, network, people, place, ready,
     reconcile::blocking,
     secrets,
     stamp::{Ground, What, Work},
@@ -190,7 +190,14 @@ async fn act(
         }
         Act::Remove { workload } => {
             let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
-            blocking(move || place::stop(&ground, &scene2.layout, &name)).await?;
+            blocking(move || {
+                place::stop(&ground, &scene2.layout, &name)?;
+                match &scene2.layout.closed {
+                    Some(closed) => closed.network.leave(&name).map_err(Error::Network),
+                    None => Ok(()),
+                }
+            })
+            .await?;
             Ok(Done::default())
         }
     }
@@ -299,8 +306,9 @@ async fn first_person(ground: &Arc<Ground>, scene: &Arc<Scene>, identity: &Resou
 
 fn address_note(scene: &Scene) -> Result<String, Error> {
     let Some(first) = scene.composed.first() else { return Ok(String::new()) };
-    let [a, b, c, _] = scene.layout.ip(&first.workload)?.octets();
-    Ok(format!("{a}.{b}.{c}.0/24, {}", scene.layout.zone))
+    let [a, b, c, _] = scene.layout.outer(&first.workload)?.octets();
+    let closed = scene.layout.closed.as_ref().map(|closed| format!("{} closed, people at ", closed.space()));
+    Ok(format!("{}{a}.{b}.{c}.0/24, {}", closed.unwrap_or_default(), scene.layout.zone))
 }
 
 async fn ready_note(scene: &Scene, composed: &Composed) -> String {
@@ -403,6 +411,14 @@ pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destro
     if let Some(error) = failed {
         return Err(error);
     }
+    {
+        let (ground, row) = (ground.clone(), row.clone());
+        blocking(move || {
+            network::network(&ground.home, &row).remove().map_err(Error::Network)?;
+            network::forget_links(&ground.journal, &row)
+        })
+        .await?;
+    }
     let _ = std::fs::remove_dir_all(&layout.sockets);
     if destroy {
         let (ground, row, folder) = (ground.clone(), row.clone(), layout.folder.clone());
@@ -420,6 +436,13 @@ fn remove(ground: &Ground, row: &StampRow, folder: &std::path::Path) -> Result<(
     match std::fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", folder)(e)),
         _ => {}
+    }
+    for region in std::fs::read_dir(ground.home.regions()).into_iter().flatten().flatten() {
+        let copy = region.path().join(format!("{}.{}", row.system, row.stamp));
+        match std::fs::remove_dir_all(&copy) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", copy)(e)),
+            _ => {}
+        }
     }
     if let Ok(entries) = std::fs::read_dir(ground.home.apps()) {
         let prefix = format!("{}.{}.", row.system, row.stamp);

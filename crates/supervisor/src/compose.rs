@@ -41,6 +41,8 @@ const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 /// A role is ready in well under a second; one that is not by then will not be.
 const ROLE_WITHIN: Duration = Duration::from_secs(60);
 const STANDBY_WITHIN: Duration = Duration::from_secs(3600);
+/// A large database is replayed for hours, and is not restored by waiting less long.
+const RESTORE_WITHIN: Duration = Duration::from_secs(86_400);
 /// A migration of a large table takes its time, and what it does is not undone by waiting less long.
 const MIGRATION_WITHIN: Duration = Duration::from_secs(3600);
 
@@ -50,7 +52,10 @@ pub struct Composed {
     pub shim: ShimConfig,
     /// The role's own file; None for a service.
     pub role: Option<Vec<u8>>,
+    /// In the workload's own network, if it has one.
     pub listeners: Vec<(String, SocketAddr)>,
+    /// In the machine's network, for people: what a closed network lets in.
+    pub doors: Vec<(String, SocketAddr)>,
     /// The role answers `/health` on its control socket.
     pub control: bool,
     /// Root keys that the role is handed, by secret name, and the name of the key in the authority.
@@ -65,6 +70,8 @@ pub struct Composed {
     pub reloads: bool,
     /// The engine's `bin` and the template its data begins as.
     pub template: Option<(PathBuf, PathBuf)>,
+    /// Folders of its own beyond `data` and `log`; others may look into them.
+    pub folders: Vec<PathBuf>,
 }
 
 /// How readiness is seen.
@@ -87,6 +94,9 @@ impl Composed {
     pub fn digest(&self) -> String {
         let mut text = serde_json::to_string(&self.shim).unwrap_or_default();
         text.push_str(&format!("{:?}{:?}{:?}{:?}", self.listeners, self.limits, self.tls_names, self.keys));
+        if !self.doors.is_empty() {
+            text.push_str(&format!("{:?}", self.doors));
+        }
         if !self.reloads {
             text.push_str(&String::from_utf8_lossy(self.role.as_deref().unwrap_or_default()));
         }
@@ -173,6 +183,7 @@ impl Composer<'_> {
             shim,
             role: None,
             listeners: Vec::new(),
+            doors: Vec::new(),
             control: false,
             keys: Vec::new(),
             tls_names: Vec::new(),
@@ -181,6 +192,7 @@ impl Composer<'_> {
             start_within: MIGRATION_WITHIN,
             reloads: false,
             template: None,
+            folders: Vec::new(),
         }))
     }
 
@@ -222,6 +234,7 @@ impl Composer<'_> {
             shim,
             role: None,
             listeners: Vec::new(),
+            doors: Vec::new(),
             control: false,
             keys: Vec::new(),
             tls_names: Vec::new(),
@@ -230,6 +243,7 @@ impl Composer<'_> {
             start_within: service.start_within,
             reloads: false,
             template: None,
+            folders: Vec::new(),
         })
     }
 
@@ -254,7 +268,7 @@ impl Composer<'_> {
         reloads: bool,
         keys: Vec<(&'static str, String)>,
     ) -> Result<Composed, Error> {
-        let ip = self.layout.ip(&workload)?;
+        let ip = self.layout.front(&workload)?;
         let mut shim = self.shim(&workload, id, &id.to_string())?;
         let config_path = self.layout.place(&workload).join("config.json");
         shim.run = vec![
@@ -295,12 +309,16 @@ impl Composer<'_> {
             config,
         };
         let port = self.layout.https_port(id.kind);
-        let mut listeners = Vec::new();
+        let (mut listeners, mut doors) = (Vec::new(), Vec::new());
         if id.kind != Kind::Postgres {
             listeners.push(("https".to_owned(), at(ip, port)));
         }
-        if id.kind == Kind::Edge {
-            listeners.push(("http".to_owned(), at(ip, self.layout.port(80))));
+        let plain = (id.kind == Kind::Edge).then(|| ("http".to_owned(), at(ip, self.layout.port(80))));
+        if self.layout.public(&workload).is_some() {
+            doors.push(("https-outside".to_owned(), at(ip, port)));
+            doors.extend(plain);
+        } else {
+            listeners.extend(plain);
         }
         let mut tls_names = vec![self.layout.name(id)];
         if let Some(Resource::Vault(vault)) = self.system.resources.get(id)
@@ -314,6 +332,7 @@ impl Composer<'_> {
             workload,
             shim,
             listeners,
+            doors,
             control: true,
             keys,
             tls_names,
@@ -323,6 +342,7 @@ impl Composer<'_> {
             // A clock is set once, at the start.
             reloads: reloads && self.clock_offset_ms == 0,
             template: None,
+            folders: Vec::new(),
         })
     }
 
@@ -343,7 +363,7 @@ impl Composer<'_> {
                 }
                 Some(IdentityEndpoint {
                     identity: self.layout.url(&role)?,
-                    listen: IpAddr::V4(self.layout.ip(workload).or_else(|_| self.layout.ip(&id.to_string()))?),
+                    listen: self.endpoint(workload, id)?,
                     shared_user: self.shared_user,
                     vaults,
                 })
@@ -377,6 +397,14 @@ impl Composer<'_> {
             hosts: self.layout.hosts(self.system)?,
             unresolved_as_text: false,
         })
+    }
+
+    /// Where a workload's identity endpoint listens: on the loopback of its own network, or at its own loopback address.
+    fn endpoint(&self, workload: &str, id: &ResourceId) -> Result<IpAddr, Error> {
+        if self.layout.closed.is_some() {
+            return Ok(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+        }
+        self.layout.ip(workload).or_else(|_| self.layout.ip(&id.to_string())).map(IpAddr::V4)
     }
 
     /// The environment of an application: what App Service gives, what SDKs read to trust the CA, and what is declared.
@@ -583,7 +611,11 @@ impl Composer<'_> {
         let mut settings = postgres.settings.clone();
         let slots = postgres.connections.saturating_add(OWN_CONNECTIONS);
         settings.entry("max_connections".into()).or_insert_with(|| slots.to_string());
+        let origin = crate::backups::origin(self.journal, self.row, id)?;
+        let backup = crate::backups::config(self, id, workload, &origin, postgres)?;
+        let folders = [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten().cloned().collect();
         let config = PostgresConfig {
+            backup: Some(backup),
             template: self.home.templates().join(engine.template_name()),
             bin: engine.bin,
             address: IpAddr::V4(self.layout.ip(workload)?),
@@ -593,12 +625,17 @@ impl Composer<'_> {
             databases: postgres.databases.clone(),
             settings,
         };
-        let mut keys = vec![(secret::POSTGRES_ADMIN, format!("postgres-admin/{}", id.name))];
+        // A restored server has the roles and the backups of its origin.
+        let mut keys = vec![
+            (secret::POSTGRES_ADMIN, format!("postgres-admin/{}", origin.name)),
+            (secret::BACKUP_KEY, format!("backup/{}", origin.name)),
+        ];
         let several = config.member.is_some();
         if several {
             keys.push((secret::POSTGRES_REPLICATION, format!("postgres-replication/{}", id.name)));
         }
         let template = (config.bin.clone(), config.template.clone());
+        let restoring = config.backup.as_ref().is_some_and(|b| b.restore.is_some());
         let mut composed = self.role_as(id, workload.to_owned(), "postgres", config, false, keys)?;
         if several {
             composed.tls_names.push(self.layout.member_name(id, model::plan::number_of(workload)));
@@ -606,8 +643,12 @@ impl Composer<'_> {
             composed.start_within = STANDBY_WITHIN;
         }
         composed.template = Some(template);
+        composed.folders = folders;
         composed.shim.keep_orphans = true;
         composed.shim.stop_grace_ms = 60_000;
+        if restoring {
+            composed.start_within = RESTORE_WITHIN;
+        }
         Ok(composed)
     }
 

@@ -60,12 +60,16 @@ pub enum Error {
     },
     #[error("the secret {name} of {vault} has no value yet")]
     SecretMissing { vault: String, name: String, system: String, stamp: String },
+    #[error("could not close the stamp's network")]
+    Network(#[source] drivers::Error),
     #[error("no free address block is left in 127.64.0.0/10 and beyond")]
     NoAddresses,
     #[error("{0} was asked to stop before it was done")]
     Interrupted(String),
     #[error("{system}/{stamp} is half removed, and the rest could not be removed: {why}")]
     HalfRemoved { system: String, stamp: String, why: String },
+    #[error("{name} could not be restored: {why}")]
+    Restore { name: String, why: String },
     #[error("{what}")]
     Failover { what: String, hint: String },
     #[error("{what}")]
@@ -98,7 +102,9 @@ impl Error {
             Self::Interrupted(_) => "S0217",
             Self::Asked { .. } => "S0218",
             Self::HalfRemoved { .. } => "S0219",
-            Self::Failover { .. } => "S0240",
+            Self::Failover { .. } => "S0250",
+            Self::Network(_) => "S0220",
+            Self::Restore { .. } => "S0230",
             Self::Fault(_) => "S0299",
         }
     }
@@ -151,9 +157,13 @@ impl Error {
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "make room on the disk; `stamp down` works on a full disk".into()
             }
+            Self::Restore { .. } => {
+                "nothing was changed; `stamp backups` shows what can be gone back to, and the log says more".into()
+            }
             Self::HalfRemoved { system, stamp, .. } => {
                 format!("mend that, then `stamp destroy {system} --stamp {stamp}`")
             }
+            Self::Network(_) => "`stamp doctor` says what this machine allows".into(),
             Self::Interrupted(_) => "run the same command again".into(),
             Self::Failover { hint, .. } => hint.clone(),
             Self::Asked { hint: Some(hint), .. } => hint.clone(),

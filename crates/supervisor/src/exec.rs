@@ -44,6 +44,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
         shim,
         role: None,
         listeners: Vec::new(),
+        doors: Vec::new(),
         control: false,
         keys: Vec::new(),
         tls_names: Vec::new(),
@@ -52,13 +53,15 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
         start_within: std::time::Duration::ZERO,
         reloads: false,
         template: None,
+        folders: Vec::new(),
     };
-    let secrets = place::secrets(&layout, &authority, &composed)?;
+    let secrets = place::secrets(ground, &layout, &authority, &composed)?;
     let answer = serde_json::json!({
         "mark": layout.mark(&workload),
         "program": ground.stamp_binary,
         "config": config,
         "user": user,
+        "network": layout.namespace(&workload),
         "hosts_file": layout.hosts_file(),
         "secrets": secrets.encode().expose(),
         "directory": request.directory,

@@ -24,7 +24,7 @@ use crate::{
     journal::{StampRow, Wanted},
     layout::Layout,
     lead, place,
-    reconcile::{self, blocking, resolve},
+    reconcile::{self, blocking, system_of},
     shims,
     stamp::{Feed, Ground},
 };
@@ -62,7 +62,7 @@ pub struct Ask {
 
 /// Begins a change of the lead that a person asks for.
 pub async fn begin(ground: &Arc<Ground>, row: StampRow, ask: Ask) -> Result<Arc<Feed>, Error> {
-    let system = resolve(&row.manifest, &row.stamp)?;
+    let system = system_of(ground, &row)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
     let able: Vec<&ResourceId> = lead::groups(&system).filter(|(_, p)| p.has_standby()).map(|(id, _)| id).collect();
     let chosen: Vec<&&ResourceId> =
@@ -182,7 +182,7 @@ async fn carry(
     mut saga: Saga,
     feed: &Feed,
 ) -> Result<Led, Error> {
-    let system = resolve(&row.manifest, &row.stamp)?;
+    let system = system_of(ground, row)?;
     let Some(Resource::Postgres(postgres)) = system.resources.get(id).cloned() else {
         return Err(Error::Fault(format!("{id} is no database")));
     };

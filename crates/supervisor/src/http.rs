@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    Event, ExecRequest, Failure, LeadRequest, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest,
-    Version,
+    BackupOf, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest, SecretRequest,
+    StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,
     body::Body,
     extract::{Query, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -19,11 +20,12 @@ use model::{Kind, ResourceId};
 
 use crate::{
     Error,
+    acts::{self, Acts},
     authority::Authority,
-    exec, failover,
+    backups, exec, failover,
     journal::StampRow,
     layout::Layout,
-    people, reconcile, secrets,
+    network, people, reconcile, recovery, region, secrets,
     stamp::{Feed, Ground},
     status,
 };
@@ -31,8 +33,8 @@ use crate::{
 type Shared = State<Arc<Ground>>;
 
 /// All routes.
-pub fn routes(ground: Arc<Ground>) -> Router {
-    Router::new()
+pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
+    let recorded = Router::new()
         .route("/version", get(version))
         .route("/up", post(up))
         .route("/down", post(down))
@@ -41,12 +43,22 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/switchover", post(switch_over))
         .route("/status", get(one_status))
         .route("/stamps", get(stamps))
+        .route("/network", get(see_network).post(change_link))
         .route("/exec", post(run_exec))
         .route("/secret", post(set_secret))
         .route("/user", post(add_user))
         .route("/token", post(give_token))
+        .route("/backup", post(back_up))
+        .route("/backups", get(list_backups))
+        .route("/restore", post(restore))
+        .route("/swap", post(swap))
+        .route("/restore-from", post(restore_from))
+        .route("/recovery-key", post(recovery_key))
+        .route("/recovery-key-shown", post(recovery_key_shown))
         .route("/shutdown", post(shutdown))
         .with_state(ground)
+        .layer(middleware::from_fn_with_state(acts.clone(), acts::record));
+    recorded.merge(Router::new().route("/acts", get(acts::show)).with_state(acts))
 }
 
 struct Refusal(Failure);
@@ -162,6 +174,16 @@ async fn stamps(State(ground): Shared) -> Result<Response, Refusal> {
     Ok(Json(lines).into_response())
 }
 
+async fn see_network(State(ground): Shared, Query(of): Query<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(reconcile::blocking(move || network::status(&ground, &row)).await?).into_response())
+}
+
+async fn change_link(State(ground): Shared, Json(ask): Json<LinkRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &ask.system, &ask.stamp)?;
+    Ok(Json(reconcile::blocking(move || network::link(&ground, &row, &ask)).await?).into_response())
+}
+
 async fn run_exec(State(ground): Shared, Json(request): Json<ExecRequest>) -> Result<Response, Refusal> {
     let row = row(&ground, &request.system, &request.stamp)?;
     let answer = reconcile::blocking(move || exec::prepare(&ground, &row, &request)).await?;
@@ -221,6 +243,50 @@ async fn give_token(State(ground): Shared, Json(request): Json<TokenRequest>) ->
         "client_id": token.client_id,
     });
     Ok(Json(body).into_response())
+}
+
+async fn back_up(State(ground): Shared, Json(of): Json<BackupOf>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(backups::back_up(&ground, &row, &of).await?).into_response())
+}
+
+async fn list_backups(State(ground): Shared, Query(of): Query<BackupOf>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(backups::list(&ground, &row, of.resource.as_deref()).await?).into_response())
+}
+
+async fn restore(State(ground): Shared, Json(request): Json<RestoreRequest>) -> Response {
+    events(
+        async { backups::restore(&ground, row(&ground, &request.system, &request.stamp)?, request).await }
+            .await
+            .map(|work| work.feed),
+    )
+}
+
+async fn restore_from(State(ground): Shared, Json(request): Json<FromCopy>) -> Response {
+    events(region::up_from(&ground, request).await.map(|work| work.feed))
+}
+
+/// The key goes over this socket only, to the owner of the folder it waits in.
+async fn recovery_key(State(ground): Shared, Json(of): Json<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    let key = recovery::pending(&ground.home.stamp(&row.system, &row.stamp))?;
+    // A secret has no `Serialize`, so that it cannot be written by accident.
+    Ok(Json(serde_json::json!({ "recovery_key": key.as_ref().map(|k| k.expose()) })).into_response())
+}
+
+async fn recovery_key_shown(State(ground): Shared, Json(of): Json<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    recovery::shown(&ground.home.stamp(&row.system, &row.stamp))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn swap(State(ground): Shared, Json(request): Json<SwapRequest>) -> Response {
+    events(
+        async { backups::swap(&ground, row(&ground, &request.system, &request.stamp)?, request).await }
+            .await
+            .map(|work| work.feed),
+    )
 }
 
 async fn shutdown(State(ground): Shared) -> StatusCode {

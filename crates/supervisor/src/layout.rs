@@ -12,6 +12,7 @@ use model::{Kind, ResourceId, System};
 use crate::{
     Error, Home,
     journal::{Journal, StampRow, WorkloadRow},
+    network::Closed,
 };
 
 /// Blocks `127.64.0.0/24` to `127.254.255.0/24`: away from 127.0.0.1 and what other software likes.
@@ -34,6 +35,8 @@ pub struct Layout {
     lowest_port: u16,
     /// Workloads see names of their own.
     pub names: bool,
+    /// The stamp's closed network; None: it lives on loopback.
+    pub closed: Option<Closed>,
     block: u16,
     home_hash: String,
     workloads: BTreeMap<String, WorkloadRow>,
@@ -69,11 +72,12 @@ impl Layout {
             journal.workloads(&row.system, &row.stamp)?.into_iter().map(|w| (w.workload.clone(), w)).collect();
         Ok(Self {
             folder: home.stamp(&row.system, &row.stamp),
-            sockets: home.sockets().join(format!("{:04x}", row.block)),
+            sockets: sockets(home, row),
             tenant: row.tenant.clone(),
             zone: format!("{}.{}.internal", row.stamp, row.system),
             lowest_port: machine.lowest_port,
             names: !matches!(machine.mounts, Mounts::None(_)),
+            closed: Closed::read(home, journal, row)?,
             block: row.block,
             home_hash: home.hash().to_owned(),
             system: row.system.clone(),
@@ -94,15 +98,45 @@ impl Layout {
         self.workloads.get(workload).and_then(|w| w.user)
     }
 
-    /// The workload's address.
+    /// The workload's own address: in its subnet, or in the stamp's block of loopback addresses.
     pub fn ip(&self, workload: &str) -> Result<Ipv4Addr, Error> {
+        match &self.closed {
+            None => self.outer(workload),
+            Some(closed) => closed.ip(workload),
+        }
+    }
+
+    /// The workload's address in the stamp's block of loopback addresses.
+    pub fn outer(&self, workload: &str) -> Result<Ipv4Addr, Error> {
         let host = self.row(workload)?.host;
         Ok(Ipv4Addr::new(127, (self.block >> 8) as u8, (self.block & 0xFF) as u8, host))
     }
 
-    /// The address of a resource's first workload.
+    /// The loopback address at which people of this machine reach a workload of a closed network: the entry, and where they
+    /// sign in. Inside, it leads to the same.
+    pub fn public(&self, workload: &str) -> Option<Ipv4Addr> {
+        let id: ResourceId = workload.parse().ok()?;
+        (self.closed.is_some() && matches!(id.kind, Kind::Edge | Kind::Identity)).then(|| self.outer(workload).ok())?
+    }
+
+    /// The address at which a workload is called.
+    pub fn front(&self, workload: &str) -> Result<Ipv4Addr, Error> {
+        self.public(workload).map_or_else(|| self.ip(workload), Ok)
+    }
+
+    /// The file that keeps the workload's own network, if it has one.
+    pub fn namespace(&self, workload: &str) -> Option<PathBuf> {
+        self.closed.as_ref().map(|closed| closed.network.namespace(workload))
+    }
+
+    /// How we reach what only the workload's own network reaches.
+    pub fn dial(&self, workload: &str) -> Option<api::client::Dial> {
+        self.namespace(workload).map(|path| drivers::network::namespace::dial(path) as api::client::Dial)
+    }
+
+    /// The address at which a resource's first workload is called.
     pub fn address(&self, id: &ResourceId) -> Result<IpAddr, Error> {
-        self.ip(&id.to_string()).map(IpAddr::V4)
+        self.front(&id.to_string()).map(IpAddr::V4)
     }
 
     /// A port below 1024 where we may bind it, else the same plus 8000.
@@ -139,8 +173,11 @@ impl Layout {
         }
     }
 
-    /// `https://ADDRESS[:PORT]`: works for browsers, and for everybody without names.
+    /// `https://ADDRESS[:PORT]`: works for browsers, and for everybody without names. Inside a closed network, by name.
     pub fn url(&self, id: &ResourceId) -> Result<String, Error> {
+        if self.closed.is_some() && self.public(&id.to_string()).is_none() {
+            return Ok(self.named_url(id));
+        }
         Ok(https(&self.address(id)?.to_string(), self.https_port(id.kind)))
     }
 
@@ -199,6 +236,11 @@ impl Layout {
     pub fn hosts_file(&self) -> PathBuf {
         self.folder.join("public/hosts")
     }
+}
+
+/// The folder of a stamp's sockets.
+pub fn sockets(home: &Home, row: &StampRow) -> PathBuf {
+    home.sockets().join(format!("{:04x}", row.block))
 }
 
 fn https(host: &str, port: u16) -> String {

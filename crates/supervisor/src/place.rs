@@ -13,7 +13,7 @@ use api::{
 use drivers::{At, Listen, Placement, ProcessId};
 
 use crate::{
-    Error, authority::Authority, compose::Composed, files, home::make_for, layout::Layout, shims, stamp::Ground,
+    Error, authority::Authority, compose::Composed, files, home::make_for, layout::Layout, renew, shims, stamp::Ground,
 };
 
 /// Beyond a workload's own grace: the time a shim takes to end after it.
@@ -54,9 +54,13 @@ pub fn place(
     if let Some((bin, template)) = &composed.template {
         make_template(ground, workload, bin, template)?;
     }
-    let secrets = secrets(layout, authority, composed)?;
-    let mut listeners: Vec<Listen> =
-        composed.listeners.iter().map(|(name, address)| Listen { name: name.clone(), at: At::Tcp(*address) }).collect();
+    let secrets = secrets(ground, layout, authority, composed)?;
+    let mut listeners: Vec<Listen> = composed
+        .listeners
+        .iter()
+        .map(|(name, address)| Listen { name: name.clone(), at: At::Inside(*address) })
+        .collect();
+    listeners.extend(composed.doors.iter().map(|(name, at)| Listen { name: name.clone(), at: At::Tcp(*at) }));
     listeners.push(Listen { name: "shim".into(), at: At::Unix(layout.shim_socket(workload)) });
     if composed.control {
         listeners.push(Listen { name: "control".into(), at: At::Unix(layout.control(workload)) });
@@ -78,6 +82,7 @@ pub fn place(
         user,
         listeners,
         secrets: secrets.encode().expose().as_bytes().to_vec(),
+        network: layout.namespace(workload),
         hosts_file: Some(layout.hosts_file()),
         limits: composed.limits,
         log: Some(place.join("shim.log")),
@@ -102,6 +107,15 @@ pub fn write_files(ground: &Ground, layout: &Layout, composed: &Composed) -> Res
     if composed.template.is_some() {
         let folder = layout.sockets.join(format!("{workload}.d"));
         make_for(&folder, 0o700, user).map_err(failed(&folder))?;
+    }
+    for folder in &composed.folders {
+        // Those above it are passed through only.
+        for above in folder.ancestors().skip(1).take_while(|a| a.starts_with(ground.home.root())) {
+            if !above.exists() {
+                crate::home::make(above, 0o711).map_err(failed(above))?;
+            }
+        }
+        make_for(folder, 0o755, user).map_err(failed(folder))?;
     }
     let shim = serde_json::to_vec_pretty(&composed.shim).map_err(|e| Error::Fault(e.to_string()))?;
     let path = place.join("shim.json");
@@ -137,7 +151,7 @@ pub fn reload(ground: &Ground, layout: &Layout, composed: &Composed) -> Result<(
 }
 
 /// The keys a workload is handed.
-pub fn secrets(layout: &Layout, authority: &Authority, composed: &Composed) -> Result<Secrets, Error> {
+pub fn secrets(ground: &Ground, layout: &Layout, authority: &Authority, composed: &Composed) -> Result<Secrets, Error> {
     let mut secrets = Secrets::default();
     for (name, key) in &composed.keys {
         // `ship:RESOURCE` derives from the audit root; every other key is a root of its own.
@@ -153,8 +167,7 @@ pub fn secrets(layout: &Layout, authority: &Authority, composed: &Composed) -> R
         secrets.insert(secret::INGEST_KEY, ingest_key(authority, &composed.shim.resource)?);
     }
     if !composed.tls_names.is_empty() {
-        let address = layout.ip(&composed.workload)?.into();
-        let (cert, key) = authority.issue(&composed.tls_names, address)?;
+        let (cert, key) = renew::issue(ground, layout, authority, &composed.workload, &composed.tls_names)?;
         secrets.insert(secret::TLS_CERT, cert);
         secrets.insert(secret::TLS_KEY, key);
     }
@@ -197,6 +210,7 @@ fn make_template(
         user: None,
         listeners: Vec::new(),
         secrets: Vec::new(),
+        network: None,
         hosts_file: None,
         limits: drivers::Limits::default(),
         log: Some(log.clone()),

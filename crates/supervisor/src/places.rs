@@ -2,12 +2,17 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
+use api::supervisor::UpRequest;
 use drivers::probe::Machine;
 
-use crate::{Error, Home, journal::Journal, layout::Layout};
+use crate::{
+    Error, Home,
+    journal::{Journal, StampRow, Wanted},
+    layout::Layout,
+};
 
 /// The places of one stamp.
-pub struct Places(Layout);
+pub struct Places(Layout, StampRow);
 
 impl Places {
     /// Looks a stamp up in the journal.
@@ -18,7 +23,25 @@ impl Places {
         }
         let journal = Journal::open(&home.journal())?;
         let row = journal.stamp(system, stamp)?.ok_or_else(no_stamp)?;
-        Ok(Self(Layout::read(home, &journal, &Machine::probe(), &row)?))
+        Ok(Self(Layout::read(home, &journal, &Machine::probe(), &row)?, row))
+    }
+
+    /// What would bring the stamp up as it is, whatever its folder says by now.
+    pub fn request(&self) -> UpRequest {
+        let row = &self.1;
+        UpRequest {
+            folder: row.folder.clone(),
+            manifest: row.manifest.clone(),
+            stamp: row.stamp.clone(),
+            programs: row.programs.clone(),
+            clock_offset_ms: 0,
+            certificate_seconds: 0,
+        }
+    }
+
+    /// Whether it is wanted up.
+    pub fn is_wanted_up(&self) -> bool {
+        self.1.wanted == Wanted::Up
     }
 
     /// All workloads, by name.

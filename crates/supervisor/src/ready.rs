@@ -69,8 +69,7 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
             None => "its shim".into(),
         })),
         Ready::Running => Ok(()),
-        Ready::Port(at) => match tokio::time::timeout(Duration::from_secs(1), tokio::net::TcpStream::connect(at)).await
-        {
+        Ready::Port(at) => match tokio::time::timeout(Duration::from_secs(1), connect(layout, workload, *at)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(format!("a connection to {at}: {e}")),
             Err(_) => Err(format!("a connection to {at}: no answer in 1 s")),
@@ -78,7 +77,8 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
         Ready::Http { at, path } => {
             let base = format!("http://{at}");
             let Ok(base) = base.parse() else { return Err(base) };
-            let client = Client::new(Target::Http { base }).timeout(Duration::from_secs(2));
+            let client =
+                Client::new(Target::Http { base }).dialled(layout.dial(workload)).timeout(Duration::from_secs(2));
             match client.send("GET", path, None).await {
                 Ok(answer) if answer.status.is_success() => Ok(()),
                 Ok(answer) => {
@@ -103,6 +103,14 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
                 Err(e) => Err(format!("its health: {}", crate::error::chain(&e))),
             }
         }
+    }
+}
+
+/// A connection to a workload, from inside its own network if it has one.
+async fn connect(layout: &Layout, workload: &str, at: std::net::SocketAddr) -> std::io::Result<tokio::net::TcpStream> {
+    match layout.dial(workload) {
+        Some(dial) => dial(at).await,
+        None => tokio::net::TcpStream::connect(at).await,
     }
 }
 

@@ -16,14 +16,14 @@ use crate::{
     journal::{StampRow, Wanted},
     layout::Layout,
     lead, ready,
-    reconcile::{resolve, scene_of},
+    reconcile::{scene_of, system_of},
     stamp::{Ground, What},
 };
 
 /// Looks at every workload of the stamp.
 pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Error> {
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let system = resolve(&row.manifest, &row.stamp)?;
+    let system = system_of(ground, row)?;
     let composed = scene_of(ground, row, &system, &layout)?;
     let members = members(ground, row, &system, &layout).await?;
     let mut resources = Vec::new();
@@ -50,14 +50,19 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         if let Some(awaited) = awaited.filter(|_| note.is_empty()) {
             note = format!("awaited: {awaited}");
         }
+        if note.is_empty() && one.template.is_some() && state == "ready" {
+            note = crate::backups::note(&layout, &one.workload).await;
+        }
         let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
-        let port = match (&one.ready, one.listeners.first()) {
-            (_, Some((_, at))) => format!(":{}", at.port()),
-            (Ready::Http { at, .. } | Ready::Port(at), None) => format!(":{}", at.port()),
-            _ => database_port(one).map(|port| format!(":{port}")).unwrap_or_default(),
+        let ip = layout.front(&one.workload)?;
+        let address = match (&one.ready, one.listeners.first()) {
+            (_, Some((_, at))) => at.to_string(),
+            (Ready::Http { at, .. } | Ready::Port(at), None) => at.to_string(),
+            _ => database_port(one).map_or_else(|| ip.to_string(), |port| format!("{ip}:{port}")),
         };
         resources.push(ResourceStatus {
-            address: format!("{}{port}", layout.ip(&one.workload)?),
+            address,
+            place: layout.closed.as_ref().and_then(|closed| closed.place(&one.workload)),
             name: one.workload.clone(),
             state,
             pids,

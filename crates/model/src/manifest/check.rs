@@ -17,6 +17,26 @@ pub(crate) fn cross(r: &Reader<'_>, system: &System) {
     references(r, system);
     secrets(r, system);
     policy(r, system);
+    delegations(r, system);
+}
+
+/// A subnet that is for one kind takes no other.
+fn delegations(r: &Reader<'_>, system: &System) {
+    for (id, resource) in &system.resources {
+        let Some(subnet) = resource.subnet() else { continue };
+        let Some(kind) = system.network.delegated.get(subnet).filter(|kind| **kind != id.kind) else { continue };
+        let message = format!("`{id}` cannot lie in the subnet `{subnet}`, which is for {kind} resources");
+        let fault = Diagnostic::new(Code::S0114, r.span(&[id.kind.word(), &id.name, "subnet"]), message);
+        let fits = |name: &&String| system.network.delegated.get(*name).is_none_or(|kind| *kind == id.kind);
+        let others: Vec<&str> = system.network.subnets.keys().filter(fits).map(String::as_str).collect();
+        r.fault(match others.as_slice() {
+            [] => fault.hint(format!(
+                "add one for it: `[network]`, `subnets.{} = {{ range = \"10.0.9.0/24\", for = \"{}\" }}`",
+                id.kind, id.kind
+            )),
+            others => fault.hint(format!("one of: {}", others.join(", "))),
+        });
+    }
 }
 
 /// A stamp has one directory and one audit record.

@@ -62,6 +62,7 @@ const STAMP: &[Key] = &[
 /// What the file and each stamp's overlay have in common.
 const BODY: &[Key] = &[
     Key::new("region", Name, "Label of the region; regions on one machine are separate stamps."),
+    Key::new("protected", Bool, "Never broken by a drill, whatever is asked."),
     Key::new(
         "names",
         Table(&[Key::new("cloud", Bool, "Real Azure host names lead to this stamp, for its own workloads.")]),
@@ -76,7 +77,7 @@ const BODY: &[Key] = &[
         "Machine sizes by their names; a resource's `size` is one of them.",
     ),
     Key::new("cost", Table(COST), "Budget and its alerts.").later(),
-    Key::new("network", Table(NETWORK), "Address plan.").later(),
+    Key::new("network", Table(NETWORK), "Address plan; where the machine allows it, only declared flows pass."),
     Key::new("edge", Table(EDGE), "The one guarded entry."),
     Key::new("service", Named(Names::Name, &Table(SERVICE)), "Programs of the application that keep running."),
     Key::new("job", Named(Names::Name, &Table(JOB)), "Programs that run at set times and end."),
@@ -139,7 +140,20 @@ const COST: &[Key] = &[
 
 const NETWORK: &[Key] = &[
     Key::new("space", Cidr, "All of the stamp's addresses."),
-    Key::new("subnets", Named(Names::Name, &Cidr), "Subnets by name, inside the space."),
+    Key::new(
+        "subnets",
+        Named(Names::Name, &Either(&[Cidr, Table(SUBNET)])),
+        "Subnets by name, inside the space: a block, or a block and what it is for.",
+    ),
+];
+
+const SUBNET: &[Key] = &[
+    Key::new("range", Cidr, "Its block of addresses.").required(),
+    Key::new(
+        "for",
+        OneOf(&["service", "job", "postgres", "redis", "blob", "share", "graph", "vault"]),
+        "Only resources of this kind lie in it.",
+    ),
 ];
 
 const EDGE: &[Key] = &[
@@ -187,7 +201,7 @@ const SERVICE: &[Key] = &[
     Key::new("directory", Text, "Working directory, from this file's folder."),
     Key::new("port", PORT, "Port it listens on; none for a worker that nobody calls."),
     Key::new("health", Path, "Path that answers 200 when it can work."),
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`; its CPU and memory are the limits."),
     Key::new("needs", List(&Resource), "Started before it; and it may talk to these and to no others."),
     Key::new("scale", Table(SCALE), "How many copies run."),
@@ -264,7 +278,7 @@ const JOB: &[Key] = &[
     Key::new("directory", Text, "Working directory, from this file's folder."),
     Key::new("every", Duration, "Runs this often."),
     Key::new("cron", Raw, "Runs at these times, five fields of cron in UTC."),
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("needs", List(&Resource), "It may talk to these and to no others."),
     Key::new("env", ENV, "Environment, as a service's."),
     Key::new("limits", Table(LIMITS), "What it may use."),
@@ -275,12 +289,12 @@ const JOB: &[Key] = &[
 
 const POSTGRES: &[Key] = &[
     Key::new("version", Either(&[count(99), Table(VERSIONS)]), "Major version.").required(),
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`."),
     Key::new("port", PORT, "Port; 5432 if not given."),
     Key::new("databases", List(&Text), "Databases in it; one named after the system if not given."),
     Key::new("access", List(&Table(DATABASE_ACCESS)), "Who may do what; nobody else gets in."),
-    Key::new("backup", Table(BACKUP), "Backups.").later(),
+    Key::new("backup", Table(BACKUP), "Backups."),
     Key::new(
         "high_availability",
         OneOf(&["none", "same-zone", "zone-redundant"]),
@@ -331,17 +345,17 @@ const BACKUP: &[Key] = &[
     ),
     Key::new("geo", Bool, "A copy under another region's label."),
     Key::new("every", Duration, "How often a full backup is made; 1d if not given."),
-    Key::new("differential", Duration, "How often what has changed since the full one is kept."),
+    Key::new("differential", Duration, "How often what has changed since the full one is kept.").later(),
     Key::new("increments", Duration, "How often the log is archived at least; 60s if not given."),
-    Key::new("to", Resource, "A share or blob that gets further copies."),
-    Key::new("immutable", Bool, "Nobody can delete a copy before its time."),
+    Key::new("to", Resource, "A share or blob that gets further copies.").later(),
+    Key::new("immutable", Bool, "Nobody can delete a copy before its time.").later(),
 ];
 
 const STORAGE: &[Key] =
     &[Key::new("size", Bytes, "Disk it is given."), Key::new("grow", Bool, "It grows by itself; true if not given.")];
 
 const REDIS: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`."),
     Key::new("port", PORT, "Port; 6379 if not given."),
     Key::new("memory", Bytes, "Memory for data; 64MiB if not given."),
@@ -354,7 +368,7 @@ const REDIS: &[Key] = &[
 ];
 
 const BLOB: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("cloud_name", Text, "Its account name in the cloud."),
     Key::new("containers", Named(Names::Name, &Table(CONTAINER)), "Containers.").required(),
     Key::new("redundancy", OneOf(&["local", "zone", "geo"]), "Where copies are; local if not given."),
@@ -383,10 +397,10 @@ const BLOB_ACCESS: &[Key] = &[
 ];
 
 const SHARE: &[Key] =
-    &[Key::new("subnet", Raw, "A subnet of `network`.").later(), Key::new("quota", Bytes, "Most it may hold.")];
+    &[Key::new("subnet", Raw, "A subnet of `network`."), Key::new("quota", Bytes, "Most it may hold.")];
 
 const GRAPH: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("size", Text, "A size of `sizes`."),
     Key::new("port", PORT, "Bolt port; 7687 if not given."),
     Key::new("members", count(9), "Members of the cluster; 1 if not given."),
@@ -403,7 +417,7 @@ const GRAPH: &[Key] = &[
 ];
 
 const VAULT: &[Key] = &[
-    Key::new("subnet", Raw, "A subnet of `network`.").later(),
+    Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("cloud_name", Text, "Its name in the cloud; references may use it."),
     Key::new("soft_delete", Duration, "How long a deleted secret can be recovered: 7d to 90d; 90d if not given."),
     Key::new("purge_protection", Bool, "Nobody can remove a deleted secret for good before its time."),

@@ -63,6 +63,7 @@ impl Reader<'_> {
             title: self.manifest.title().to_owned(),
             stamp: self.stamp.to_owned(),
             region: self.region.clone(),
+            protected: self.flag(root, "protected").unwrap_or(false),
             cloud_names: root.get("names").and_then(|names| self.flag(names, "cloud")).unwrap_or(false),
             network: self.network(),
             groups: self.groups_of(&resources),
@@ -178,9 +179,12 @@ impl Reader<'_> {
     fn network(&self) -> Network {
         let Some(node) = self.root.get("network") else { return Network::default() };
         let space = node.get("space").and_then(Node::as_text).and_then(|text| unit::cidr(text).ok());
-        let mut subnets: BTreeMap<String, Cidr> = BTreeMap::new();
+        let (mut subnets, mut delegated) = (BTreeMap::<String, Cidr>::new(), BTreeMap::new());
         for entry in node.get("subnets").map_or(&[][..], Node::entries) {
-            let Some(block) = entry.node.as_text().and_then(|text| unit::cidr(text).ok()) else { continue };
+            let range = entry.node.get("range").unwrap_or(&entry.node);
+            let Some(block) = range.as_text().and_then(|text| unit::cidr(text).ok()) else { continue };
+            let kind = entry.node.get("for").and_then(Node::as_text).and_then(Kind::from_word);
+            delegated.extend(kind.map(|kind| (entry.key.clone(), kind)));
             if let Some(space) = space.filter(|space| !space.holds(block)) {
                 let message = format!("the subnet `{}` ({block}) lies outside the network's space {space}", entry.key);
                 self.fault(Diagnostic::new(Code::S0114, entry.node.span.clone(), message));
@@ -191,7 +195,7 @@ impl Reader<'_> {
             }
             subnets.insert(entry.key.clone(), block);
         }
-        Network { space, subnets }
+        Network { space, subnets, delegated }
     }
 
     /// The filled-in tags of the system or of a group.

@@ -109,17 +109,15 @@ pub async fn own_database(lab: &Lab, on: &str, c: &Call) -> Seen {
     let value: serde_json::Value = serde_json::from_slice(&answer.body)?;
     let text = value["value"].as_str().unwrap_or_default();
     let postgres = here.first("postgres")?;
-    let address = here.address(&postgres)?;
+    let way = here.way(&postgres)?;
     let ca = here.scratch.join("own-database-ca.pem");
     std::fs::write(&ca, &here.ca_pem)?;
     let moved = text.split(';').map(|pair| match pair.split_once('=').map(|(k, _)| k.trim().to_ascii_lowercase()) {
-        Some(key) if key == "host" => format!("Host={}", address.ip()),
-        Some(key) if key == "port" => format!("Port={}", address.port()),
         Some(key) if key == "root certificate" => format!("Root Certificate={}", ca.display()),
         _ => pair.to_owned(),
     });
     let moved = moved.collect::<Vec<_>>().join(";");
-    match crate::sql::connect(&moved).await {
+    match crate::sql::connect_by(&moved, &way).await {
         Ok(_) => miss!("the application of {other} logs in to the database of {on}"),
         Err(Miss::Failed(why)) => {
             must!(why.contains("authentication failed"), "the log-in failed, but with: {why}");

@@ -16,17 +16,18 @@ const OLD: [(u16, &str); 3] = [(0x0300, "SSL 3"), (0x0301, "TLS 1.0"), (0x0302, 
 pub async fn tls_min(lab: &Lab, on: &str, call: &Call) -> Seen {
     let site = lab.site(on).await?;
     let resource = call.argument(0, "edge");
-    let address = site.address(resource)?;
+    let way = site.way(resource)?;
+    let address = way.address;
     let before = if resource.starts_with("postgres") { Before::Postgres } else { Before::Nothing };
     let mut refused = Vec::new();
     for (version, name) in OLD {
-        let (taken, said) = tls::takes_old(address, before, version).await?;
+        let (taken, said) = tls::takes_old(&way, before, version).await?;
         must!(!taken, "{resource} at {address} takes {name}");
         refused.push(format!("{name}: {said}"));
     }
     let mut taken = Vec::new();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let cipher = tls::shakes(address, before, version, &site.ca_pem).await?;
+        let cipher = tls::shakes(&way, before, version, &site.ca_pem).await?;
         taken.push(format!("{:?} with {cipher}", version.version));
     }
     if before == Before::Postgres {
@@ -35,7 +36,7 @@ pub async fn tls_min(lab: &Lab, on: &str, call: &Call) -> Seen {
         hello.extend(b"user\0postgres\0database\0postgres\0\0");
         let length = hello.len() as u32;
         hello[..4].copy_from_slice(&length.to_be_bytes());
-        let answer = tls::plain(address, &hello).await?;
+        let answer = tls::plain(&way, &hello).await?;
         // R asks for a password (or lets in); E is an error.
         must!(answer.first() != Some(&b'R'), "{resource} speaks with a client that uses no TLS");
         refused.push(format!("no TLS: {}", String::from_utf8_lossy(&answer).split('\0').nth(4).unwrap_or("closed")));

@@ -45,7 +45,7 @@ pub async fn own_token(lab: &Lab, on: &str, c: &Call) -> Seen {
     let subject = claims["sub"].as_str().unwrap_or_default();
     must!(subject == format!("service.{service}"), "the token names `{subject}`");
     must!(claims["aud"] == VAULT, "the token is for {}", claims["aud"]);
-    // The very header of the running service, from another place: ours.
+    // The very header of the running service, from another process: ours, where the endpoint listens.
     let pid = site.pids(&format!("service.{service}")).get(1).copied().unwrap_or_default();
     let environment = std::fs::read_to_string(format!("/proc/{pid}/environ"))?;
     let of = |name: &str| environment.split('\0').find_map(|e| e.strip_prefix(&format!("{name}=")));
@@ -54,6 +54,7 @@ pub async fn own_token(lab: &Lab, on: &str, c: &Call) -> Seen {
     };
     let base: url::Url = endpoint.parse().map_err(|e| Miss::Failed(format!("{endpoint}: {e}")))?;
     let client = api::client::Client::new(api::client::Target::Http { base: base.clone() });
+    let client = client.dialled(site.way(&format!("service.{service}")).ok().and_then(|way| way.dial()));
     let name = http::HeaderName::from_static("x-identity-header");
     let path = format!("{}?resource={VAULT}&api-version=2019-08-01", base.path());
     let there = client.header(name, header).send("GET", &path, None).await;
@@ -163,16 +164,17 @@ pub async fn roles_everywhere(lab: &Lab, on: &str, c: &Call) -> Seen {
     asked("identity, tokens", identity, None, "POST", "/workload/token", &[400, 401, 403]).await?;
     for kind in ["telemetry", "audit"] {
         let Ok(name) = site.first(kind) else { continue };
-        let url = format!("https://{}", site.address(&name)?);
+        let way = site.way(&name)?;
+        let url = format!("https://{}:{}", way.name, way.address.port());
         let path = if kind == "audit" { "/ship" } else { "/v1/logs" };
         asked(kind, url.clone(), None, "POST", path, &[401, 403]).await?;
         asked(kind, url, None, "GET", if kind == "audit" { "/records" } else { "/logs" }, &[401, 403, 404, 405])
             .await?;
     }
-    let database = site.address(&site.first("postgres")?)?;
+    let database = site.way(&site.first("postgres")?)?;
     let mut config = tokio_postgres::Config::new();
-    config.host(database.ip().to_string()).port(database.port()).user("postgres").password("x").dbname("postgres");
-    let told = match config.connect(tokio_postgres::NoTls).await {
+    config.user("postgres").password("x").dbname("postgres");
+    let told = match config.connect_raw(database.connect().await?, tokio_postgres::NoTls).await {
         Ok(_) => miss!("the database lets in who has no role"),
         Err(error) => error.to_string(),
     };

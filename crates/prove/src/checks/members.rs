@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use api::supervisor::{MemberStatus, Status};
 
-use super::vault::kill;
 use crate::{
     Error, Lab, Miss, Seen, Site,
     claim::Call,
+    harm::kill,
     inside::{Ask, Saw},
     miss, must,
     site::until_in,

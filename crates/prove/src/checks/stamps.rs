@@ -6,13 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    Lab, Miss, Seen, Site,
-    checks::vault::{folder, kill},
-    claim::Call,
-    miss, must,
-    site::until_in,
-};
+use crate::{Lab, Miss, Seen, Site, checks::vault::folder, claim::Call, harm::kill, miss, must, site::until_in};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -58,10 +52,14 @@ pub async fn stand_alone(lab: &Lab, on: &str, c: &Call) -> Seen {
     let other = c.argument(0, "staging");
     let (one, two) = (lab.site(on).await?, lab.site(other).await?);
     let pids = |site: &Site| site.status.resources.iter().flat_map(|r| r.pids.clone()).collect::<BTreeSet<_>>();
-    let addresses = |site: &Site| site.status.resources.iter().map(|r| r.address.clone()).collect::<BTreeSet<_>>();
+    // Two closed networks may have the same addresses, and are two all the same.
+    let seats = |site: &Site| {
+        let stopped = |r: &&api::supervisor::ResourceStatus| !r.address.is_empty();
+        site.status.resources.iter().filter(stopped).map(|r| site.seat(&r.name)).collect::<Result<BTreeSet<_>, _>>()
+    };
     let shared: Vec<_> = pids(&one).intersection(&pids(&two)).copied().collect();
     must!(shared.is_empty(), "processes {shared:?} belong to both");
-    let shared: Vec<_> = addresses(&one).intersection(&addresses(&two)).filter(|a| !a.is_empty()).cloned().collect();
+    let shared: Vec<_> = seats(&one)?.intersection(&seats(&two)?).copied().collect();
     must!(shared.is_empty(), "addresses {shared:?} belong to both");
     must!(one.ca_pem != two.ca_pem, "both have the same certificate authority");
     must!(folder(&one)? != folder(&two)?, "both lie in {}", folder(&one)?.display());
@@ -75,8 +73,14 @@ pub async fn stand_alone(lab: &Lab, on: &str, c: &Call) -> Seen {
         lab.restore(down).await?;
         must!(alone? == 200, "with {down} taken down, {} does not serve", stays.stamp);
     }
+    let network = super::network::of(&one).await;
     let kinds = one.places.len();
-    Ok(format!("{on} and {other}: {kinds} workloads each of their own, {} and {}", one.url("edge")?, two.url("edge")?))
+    let seen =
+        format!("{on} and {other}: {kinds} workloads each of their own, {} and {}", one.url("edge")?, two.url("edge")?);
+    match network {
+        Ok(network) => Ok(format!("{seen}, each in a closed network {}", network.space)),
+        Err(_) => Err(Miss::Substituted(format!("a block of loopback addresses, for a network of its own: {seen}"))),
+    }
 }
 
 /// `one_without_the_other(OTHER STAMP, DATABASE)`.
@@ -208,7 +212,7 @@ pub async fn nothing_undeclared(lab: &Lab, on: &str, _: &Call) -> Seen {
 }
 
 /// IPv4 addresses on which a process listens, by its sockets' inodes.
-fn listening(pid: u32) -> Vec<std::net::SocketAddr> {
+pub(crate) fn listening(pid: u32) -> Vec<std::net::SocketAddr> {
     let inodes: BTreeSet<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
         .flatten()
@@ -216,7 +220,9 @@ fn listening(pid: u32) -> Vec<std::net::SocketAddr> {
         .filter_map(|e| std::fs::read_link(e.path()).ok())
         .filter_map(|l| l.to_str()?.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned))
         .collect();
-    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    // Of its own network, and of this machine's: a socket belongs where it was opened.
+    let tables = [format!("/proc/{pid}/net/tcp"), "/proc/self/net/tcp".into()];
+    let table: String = tables.iter().filter_map(|path| std::fs::read_to_string(path).ok()).collect();
     let row = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         // Columns of proc(5): local address, state (0A is LISTEN), inode.
@@ -227,5 +233,5 @@ fn listening(pid: u32) -> Vec<std::net::SocketAddr> {
         let ip = u32::from_str_radix(ip, 16).ok()?.to_le_bytes();
         Some(std::net::SocketAddr::from((ip, u16::from_str_radix(port, 16).ok()?)))
     };
-    table.lines().skip(1).filter_map(row).collect()
+    table.lines().filter_map(row).collect::<BTreeSet<_>>().into_iter().collect()
 }

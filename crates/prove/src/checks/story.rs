@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::{
     Error, Lab, Miss, Seen,
     claim::Call,
     inside::{Ask, Saw},
     miss, must,
+    script::{ApiCall, filled, plain},
 };
 
 #[derive(Deserialize)]
@@ -62,17 +62,18 @@ pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
     for (number, step) in story.step.iter().enumerate() {
         let at = |what: String| Miss::Failed(format!("step {}: {what}", number + 1));
         if let Some(call) = &step.call {
-            let call = filled(call, &kept).map_err(at)?;
-            let (method, path) = call.split_once(' ').ok_or_else(|| at(format!("`{call}` is no `METHOD /path`")))?;
-            let body = match &step.body {
-                Some(body) => serde_json::from_str(&filled(body, &kept).map_err(at)?).map_err(|e| at(e.to_string()))?,
-                None => Value::Null,
-            };
-            let page = person.api(method, path, &body).await?;
+            let call = ApiCall { call: call.clone(), body: step.body.clone(), status: None, keep: step.keep.clone() };
+            let page = call.make(&mut person, &kept).await?;
+            let call_text = filled(&call.call, &kept).map_err(at)?;
             let begin: String = page.text.chars().take(300).collect();
             let status = step.status.unwrap_or(200);
-            must!(page.status == status, "step {}: {call} answers {}, not {status}: {begin}", number + 1, page.status);
-            seen.push(format!("{call}: {}", page.status));
+            must!(
+                page.status == status,
+                "step {}: {call_text} answers {}, not {status}: {begin}",
+                number + 1,
+                page.status
+            );
+            seen.push(format!("{call_text}: {}", page.status));
             if let Some(text) = &step.text {
                 let text = filled(text, &kept).map_err(at)?;
                 must!(page.text.contains(&text), "step {}: the answer does not say `{text}`: {begin}", number + 1);
@@ -80,7 +81,7 @@ pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
             if let Some(text) = &step.without {
                 must!(!page.text.contains(text), "step {}: the answer says `{text}`", number + 1);
             }
-            if !step.has.is_empty() || !step.keep.is_empty() {
+            if !step.has.is_empty() {
                 let json = page.json()?;
                 let value = |pointer: &str| {
                     json.pointer(pointer).map(plain).ok_or_else(|| at(format!("no {pointer}: {begin}")))
@@ -89,10 +90,8 @@ pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
                     let (found, expected) = (value(pointer)?, filled(expected, &kept).map_err(at)?);
                     must!(found == expected, "step {}: {pointer} is `{found}`, not `{expected}`", number + 1);
                 }
-                for (name, pointer) in &step.keep {
-                    kept.insert(name.clone(), value(pointer)?);
-                }
             }
+            call.keep(&page, &mut kept)?;
         }
         if let Some(sql) = &step.sql {
             let sql = filled(sql, &kept).map_err(at)?;
@@ -108,41 +107,4 @@ pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
         }
     }
     Ok(seen.join("; "))
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// `text` with `{name}` replaced by what was kept under it; other braces stay (JSON has many).
-fn filled(text: &str, kept: &BTreeMap<String, String>) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('{') {
-        let (before, after) = rest.split_at(at);
-        out.push_str(before);
-        let name: String = after[1..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-        if !name.is_empty() && after[1 + name.len()..].starts_with('}') {
-            out.push_str(kept.get(&name).ok_or_else(|| format!("nothing was kept as {name}"))?);
-            rest = &after[name.len() + 2..];
-        } else {
-            out.push('{');
-            rest = &after[1..];
-        }
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_filled_and_json_stays() {
-        let kept = BTreeMap::from([("id".to_owned(), "7".to_owned())]);
-        assert_eq!(filled(r#"{"a": {"b": "{id}"}}"#, &kept).as_deref(), Ok(r#"{"a": {"b": "7"}}"#));
-        assert!(filled("{other}", &kept).is_err());
-        assert_eq!(filled("{} {A} {", &kept).as_deref(), Ok("{} {A} {"));
-    }
 }

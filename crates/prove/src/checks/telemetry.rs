@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{
     Lab, Miss, Seen, Site,
-    checks::vault::kill,
     claim::Call,
+    harm::kill,
     inside::{Ask, Saw},
     miss, must,
     site::until,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     Lab, Miss, Seen, Site,
     claim::Call,
+    harm::kill,
     inside::{Ask, Saw, Value as Told},
     miss, must,
     site::until,
@@ -321,12 +322,6 @@ fn stored(site: &Site, workload: &str) -> Result<String, Miss> {
     Ok(std::fs::read_to_string(place.join("shim.json"))?)
 }
 
-/// Ends a process of a scratch stamp.
-pub fn kill(pid: u32) -> Result<(), Miss> {
-    let pid = rustix::process::Pid::from_raw(pid as i32).ok_or_else(|| Miss::Failed("there is no process".into()))?;
-    Ok(rustix::process::kill_process(pid, rustix::process::Signal::KILL)?)
-}
-
 /// `connection_from_vault(SERVICE, VARIABLE, SECRET)`.
 pub async fn connection_from_vault(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
@@ -360,7 +355,7 @@ pub async fn own_vault(lab: &Lab, on: &str, c: &Call) -> Seen {
     let vault = one.first("vault")?;
     let (here, there) = (one.url(&vault)?, other.url(&vault)?);
     must!(here != there, "both stamps' vaults are at {here}");
-    must!(one.address(&vault)? != other.address(&vault)?, "both vaults listen at the same address");
+    must!(one.seat(&vault)? != other.seat(&vault)?, "both vaults listen at the same address");
     let foreign = other.token("service.web", "https://vault.azure.net").await?;
     let client = one.client(&here)?.bearer(foreign);
     let (status, _) = call(&client, "GET", &format!("/secrets/{secret}"), Value::Null).await?;

@@ -52,6 +52,11 @@ pub fn run(json: bool) -> anyhow::Result<ExitCode> {
             "names such as main.vault.dev.SYSTEM.internal do not resolve inside workloads; addresses are used",
         ),
         ("limits on memory, CPU, processes", cgroups, "declared limits are not enforced"),
+        (
+            "closed network for each stamp",
+            machine.network.clone().map(|()| "namespaces, a router, and only declared flows".to_owned()),
+            "stamps live on loopback addresses, and every process of the machine reaches their ports",
+        ),
         ("ports", ports, "URLs carry a port"),
         ("engines", engine, "databases cannot be started"),
     ];
@@ -77,9 +82,5 @@ pub fn run(json: bool) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    screen::data(&format!(
-        "{} own network for each stamp: not in this version (stamps have loopback blocks of their own)",
-        screen::bold("!")
-    ));
     Ok(ExitCode::SUCCESS)
 }

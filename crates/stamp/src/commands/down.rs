@@ -31,15 +31,7 @@ pub async fn destroy(of: &Of, yes: bool, json: bool) -> anyhow::Result<ExitCode>
             stamp.system, stamp.stamp
         ));
         screen::talk(&format!("  {}", home.stamp(&stamp.system, &stamp.stamp).display()));
-        if !std::io::stdin().is_terminal() {
-            return Err(Failed::asked("it was not confirmed", "add `--yes` where nobody can answer"));
-        }
-        screen::talk(&format!("Type the stamp's name ({}) to go on:", stamp.stamp));
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        if answer.trim() != stamp.stamp {
-            return Err(Failed::asked("it was not confirmed; nothing was removed", "type the name as it is shown"));
-        }
+        confirm(&stamp.stamp, "nothing was removed")?;
     }
     work(&stamp, "/destroy", json).await?;
     if json {
@@ -50,6 +42,20 @@ pub async fn destroy(of: &Of, yes: bool, json: bool) -> anyhow::Result<ExitCode>
         screen::talk(&format!("{} {}/{} is gone", screen::green("✓"), stamp.system, stamp.stamp));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks for the stamp's name; `kept` says what a wrong answer leaves as it was.
+pub fn confirm(stamp: &str, kept: &str) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failed::asked("it was not confirmed", "add `--yes` where nobody can answer"));
+    }
+    screen::talk(&format!("Type the stamp's name ({stamp}) to go on:"));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if answer.trim() != stamp {
+        return Err(Failed::asked(format!("it was not confirmed; {kept}"), "type the name as it is shown"));
+    }
+    Ok(())
 }
 
 async fn work(stamp: &StampRef, path: &str, json: bool) -> anyhow::Result<Event> {

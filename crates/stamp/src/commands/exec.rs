@@ -43,6 +43,7 @@ fn place(answer: ExecAnswer) -> anyhow::Result<u8> {
             user: answer.user,
             listeners: Vec::<Listen>::new(),
             secrets: answer.secrets.expose().as_bytes().to_vec(),
+            network: answer.network,
             hosts_file: Some(answer.hosts_file),
             limits: Limits::default(),
             log: None,

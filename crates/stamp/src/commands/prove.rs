@@ -51,7 +51,7 @@ pub async fn run(of: &ProveOf, json: bool) -> anyhow::Result<ExitCode> {
         return Err(Failed::asked(format!("there is no area {area}"), format!("there is: {}", areas.join(", "))));
     }
     let person = connect::home()?;
-    let scratch = Scratch::make(&person, &source, &system.name, tell_step).await?;
+    let scratch = Scratch::make(&person, &source, &system.name, None, tell_step).await?;
     let home = scratch.home().clone();
     let begun = Instant::now();
     let work = async {
@@ -106,7 +106,7 @@ async fn look(lab: &Lab, system: &str, ledger: &Ledger, scope: &Scope) -> anyhow
 }
 
 /// One line a step would be too much: only what fails is told while stamps come up.
-fn tell_step(event: &Event) {
+pub fn tell_step(event: &Event) {
     if let Event::Step { id, state: api::supervisor::StepState::Failed, note, .. } = event {
         screen::talk(&format!("  {} {id}: {note}", screen::red("✗")));
     }

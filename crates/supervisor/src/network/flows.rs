@@ -1,0 +1,88 @@
+//! Who may talk to whom, by the manifest.
+
+use std::collections::BTreeSet;
+
+use drivers::network::Flow;
+use model::{Kind, Resource, ResourceId, System, plan};
+
+use crate::{Error, layout::Layout};
+
+/// A flow that the manifest declares, or that follows from it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Declaration {
+    pub from: String,
+    pub to: String,
+    pub port: u16,
+    /// Where it comes from, such as `needs`.
+    pub why: &'static str,
+}
+
+impl Declaration {
+    pub fn flow(&self, layout: &Layout) -> Result<Flow, Error> {
+        Ok(Flow { from: layout.ip(&self.from)?, to: layout.front(&self.to)?, port: self.port })
+    }
+}
+
+/// Who may talk to whom: needs and references, routes, rights, and what every workload does (it signs in, tells its logs).
+pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration>, Error> {
+    let provided = |id: &ResourceId| system.resources.get(id).is_some_and(Resource::is_provided);
+    let copies = |id: &ResourceId| system.resources.get(id).map_or(Vec::new(), |r| plan::workloads(id, r));
+    let port = |id: &ResourceId| match system.resources.get(id) {
+        Some(Resource::Service(service)) => service.port.map(|port| layout.port(port)),
+        Some(Resource::Postgres(postgres)) => Some(layout.port(postgres.port)),
+        _ => Some(layout.https_port(id.kind)),
+    };
+    let first = |kind: Kind| system.resources.keys().find(|id| id.kind == kind);
+    let (telemetry, identity, audit) = (first(Kind::Telemetry), first(Kind::Identity), first(Kind::Audit));
+    let mut flows = BTreeSet::new();
+    for (id, resource) in system.resources.iter().filter(|(_, r)| r.is_provided()) {
+        let mut targets: Vec<(ResourceId, &'static str)> = Vec::new();
+        let why = if id.kind == Kind::Edge { "route" } else { "needs" };
+        targets.extend(system.needs(id).into_iter().map(|need| (need, why)));
+        if let Resource::Service(service) = resource {
+            let migrate = service.migrate.iter().flat_map(|m| m.env.values());
+            let named = service.env.values().chain(migrate).flat_map(model::value::Value::resources);
+            targets.extend(named.filter(|id| id.kind == Kind::Edge).map(|edge| (edge.clone(), "reference")));
+            targets.extend(rights(system, id).into_iter().map(|to| (to, "access")));
+            // Its identity endpoint signs in with the directory.
+            targets.extend(identity.map(|to| (to.clone(), "identity")));
+        }
+        if id.kind == Kind::Vault {
+            targets.extend(identity.map(|to| (to.clone(), "identity")));
+        }
+        if matches!(id.kind, Kind::Vault | Kind::Identity) {
+            targets.extend(audit.map(|to| (to.clone(), "audit")));
+        }
+        targets.extend(telemetry.map(|to| (to.clone(), "telemetry")));
+        let mut sources = copies(id);
+        // Servers of one database follow one another.
+        if id.kind == Kind::Postgres && sources.len() > 1 {
+            targets.push((id.clone(), "replication"));
+        }
+        if matches!(resource, Resource::Service(service) if service.migrate.is_some()) {
+            sources.push(format!("{id}.migrate"));
+        }
+        for (target, why) in targets.into_iter().filter(|(target, _)| provided(target)) {
+            let Some(port) = port(&target) else { continue };
+            for to in copies(&target) {
+                for from in sources.iter().filter(|from| **from != to) {
+                    if !flows.iter().any(|f: &Declaration| f.from == *from && f.to == to && f.port == port) {
+                        flows.insert(Declaration { from: from.clone(), to: to.clone(), port, why });
+                    }
+                }
+            }
+        }
+    }
+    Ok(flows)
+}
+
+/// Resources that have given a service, or its migration, a right.
+fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
+    let named = |who: &model::Principal| matches!(who, model::Principal::Workload(id) | model::Principal::Migrate(id) if id == service);
+    let given = |resource: &Resource| match resource {
+        Resource::Vault(vault) => vault.access.iter().any(|a| named(&a.to)),
+        Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),
+        _ => false,
+    };
+    system.resources.iter().filter(|(_, r)| given(r)).map(|(id, _)| id.clone()).collect()
+}

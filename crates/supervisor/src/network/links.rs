@@ -1,0 +1,156 @@
+//! Links that are spoilt on purpose, and what the router has counted.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::PoisonError};
+
+use api::supervisor::{LinkRequest, LinkState, NetworkFlow, NetworkStatus};
+use model::plan;
+
+use super::{
+    Closed,
+    flows::{Declaration, flows_of},
+};
+use crate::{
+    Error,
+    journal::{Journal, StampRow},
+    layout::Layout,
+    stamp::Ground,
+};
+
+/// A link that loses so many of a hundred packets is cut.
+const CUT: u32 = 100;
+/// The fact under which the journal keeps the links that are spoilt.
+const LINKS: &str = "network-links";
+
+impl Closed {
+    /// Makes links as they are written down to be.
+    fn spoil(&self, layout: &Layout, links: &[LinkState]) -> Result<(), Error> {
+        let (mut cut, mut lossy) = (Vec::new(), Vec::new());
+        for link in links {
+            for one in self.ends(layout, &link.one) {
+                for other in self.ends(layout, &link.other) {
+                    if link.loses >= CUT {
+                        cut.push((one, other));
+                    } else {
+                        lossy.push((one, other, link.loses));
+                    }
+                }
+            }
+        }
+        self.network.spoil(cut, lossy).map_err(Error::Network)
+    }
+
+    /// Every address of a resource, or of one workload of it.
+    fn ends(&self, layout: &Layout, name: &str) -> Vec<Ipv4Addr> {
+        let ours = |workload: &str| workload == name || plan::resource_of(workload) == name;
+        let named = self.addresses.workloads.iter().filter(|(workload, _)| ours(workload));
+        named.flat_map(|(workload, (_, ip))| std::iter::once(*ip).chain(layout.public(workload))).collect()
+    }
+}
+
+fn links(journal: &Journal, row: &StampRow) -> Result<Vec<LinkState>, Error> {
+    let fact = journal.fact(&row.system, &row.stamp, LINKS)?;
+    Ok(fact.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+}
+
+/// Links are whole again: the network they were of is gone.
+pub fn forget_links(journal: &Journal, row: &StampRow) -> Result<(), Error> {
+    if links(journal, row)?.is_empty() { Ok(()) } else { journal.drop_fact(&row.system, &row.stamp, LINKS) }
+}
+
+/// Links that were spoilt stay so, whoever makes the network anew.
+pub fn spoil_again(ground: &Ground, row: &StampRow, layout: &Layout) -> Result<(), Error> {
+    let (Some(closed), links) = (&layout.closed, links(&ground.journal, row)?) else { return Ok(()) };
+    if links.is_empty() { Ok(()) } else { closed.spoil(layout, &links) }
+}
+
+/// Spoils a link or heals it: written down first.
+pub fn link(ground: &Ground, row: &StampRow, ask: &LinkRequest) -> Result<NetworkStatus, Error> {
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    let closed = layout.closed.as_ref().ok_or_else(|| open(ground, row))?;
+    for name in [&ask.one, &ask.other] {
+        if closed.ends(&layout, name).is_empty() {
+            let known: Vec<&str> = closed.addresses.workloads.keys().map(String::as_str).collect();
+            return Err(Error::Asked {
+                what: format!("there is no `{name}` in the network of {}/{}", row.system, row.stamp),
+                hint: Some(format!("one of: {}", known.join(", "))),
+            });
+        }
+    }
+    if ask.one == ask.other || ask.loses > CUT {
+        return Err(Error::Asked {
+            what: format!("a link of {} to {} that loses {} % is none", ask.one, ask.other, ask.loses),
+            hint: Some("name two resources, and at most 100 %".into()),
+        });
+    }
+    let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = links(&ground.journal, row)?;
+    let same = |l: &LinkState| (l.one == ask.one && l.other == ask.other) || (l.one == ask.other && l.other == ask.one);
+    all.retain(|l| !same(l));
+    if ask.loses > 0 {
+        all.push(LinkState { one: ask.one.clone(), other: ask.other.clone(), loses: ask.loses, dropped: 0 });
+    }
+    let step = format!("link {} {} loses {} %", ask.one, ask.other, ask.loses);
+    let (system, stamp) = (&row.system, &row.stamp);
+    ground.journal.step(system, stamp, &step, "begun", ground.clock.now_ms(), "")?;
+    let text = serde_json::to_string(&all).map_err(|e| Error::Fault(e.to_string()))?;
+    ground.journal.set_fact(system, stamp, LINKS, &text)?;
+    closed.spoil(&layout, &all)?;
+    ground.journal.step(system, stamp, &step, "done", ground.clock.now_ms(), "")?;
+    status(ground, row)
+}
+
+/// Why a stamp has no closed network.
+fn open(ground: &Ground, row: &StampRow) -> Error {
+    let hint = match &ground.machine.network {
+        Err(refused) => format!("not possible here: {refused}"),
+        Ok(()) => "declare `[network]` in system.toml, and `stamp up` again".into(),
+    };
+    Error::Asked { what: format!("{}/{} has no closed network", row.system, row.stamp), hint: Some(hint) }
+}
+
+/// The stamp's network, with what its router has counted.
+pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    let closed = layout.closed.as_ref().ok_or_else(|| open(ground, row))?;
+    let system = crate::reconcile::resolve(&row.manifest, &row.stamp)?;
+    let traffic = closed.network.traffic().map_err(Error::Network)?;
+    let mut names: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
+    for (workload, (_, ip)) in &closed.addresses.workloads {
+        names.insert(*ip, workload);
+        names.extend(layout.public(workload).map(|public| (public, workload.as_str())));
+    }
+    let name = |ip: Ipv4Addr| names.get(&ip).map_or_else(|| ip.to_string(), |name| (*name).to_owned());
+    let mut flows = Vec::new();
+    for declared in flows_of(&system, &layout)? {
+        let flow = declared.flow(&layout)?;
+        let count = traffic.passed.iter().find(|(f, _)| *f == flow).map_or(0, |(_, count)| *count);
+        let Declaration { from, to, port, why } = declared;
+        flows.push(NetworkFlow { from, to, port, why: why.into(), count });
+    }
+    let refused = traffic.refused.into_iter().map(|(f, count)| NetworkFlow {
+        from: name(f.from),
+        to: name(f.to),
+        port: f.port,
+        why: String::new(),
+        count,
+    });
+    let mut refused: Vec<NetworkFlow> = refused.collect();
+    refused.sort_by(|a, b| (&a.from, &a.to, a.port).cmp(&(&b.from, &b.to, b.port)));
+    let mut links = links(&ground.journal, row)?;
+    for link in &mut links {
+        let (ones, others) = (closed.ends(&layout, &link.one), closed.ends(&layout, &link.other));
+        let of = |(from, to): &(Ipv4Addr, Ipv4Addr)| {
+            (ones.contains(from) && others.contains(to)) || (ones.contains(to) && others.contains(from))
+        };
+        link.dropped = traffic.cuts.iter().filter(|(pair, _)| of(pair)).map(|(_, count)| count).sum();
+    }
+    let places = closed.addresses.workloads.keys().filter_map(|w| Some((w.clone(), closed.place(w)?)));
+    Ok(NetworkStatus {
+        space: closed.space(),
+        subnets: closed.addresses.subnets.iter().map(|(name, block)| (name.clone(), block.to_string())).collect(),
+        places: places.collect(),
+        flows,
+        refused,
+        links,
+    })
+}
