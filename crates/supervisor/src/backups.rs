@@ -80,6 +80,9 @@ pub fn add_restored(journal: &Journal, row: &StampRow, system: &mut System) -> R
         let Some(Resource::Postgres(origin)) = system.resources.get(&beside.origin) else { continue };
         let mut own = origin.clone();
         own.databases = Vec::new();
+        // It stands alone until it takes its origin's place.
+        own.high_availability = model::resource::HighAvailability::None;
+        own.read_replicas = 0;
         system.resources.insert(beside.name.clone(), Resource::Postgres(own));
         let after = system.order.iter().position(|id| *id == beside.origin).map_or(0, |at| at + 1);
         system.order.insert(after, beside.name);
@@ -97,6 +100,7 @@ pub fn origin(journal: &Journal, row: &StampRow, id: &ResourceId) -> Result<Reso
 pub fn config(
     composer: &Composer<'_>,
     id: &ResourceId,
+    workload: &str,
     origin: &ResourceId,
     declared: &model::resource::Postgres,
 ) -> Result<BackupConfig, Error> {
@@ -115,21 +119,23 @@ pub fn config(
         aside: false,
         verify: false,
     });
-    let restore = beside.or(region);
+    // Whoever follows is made from the first.
+    let restore = beside.or(region).filter(|_| *workload == id.to_string());
     let backup = &declared.backup;
     let copy = (backup.geo && id == origin).then(|| {
         let region = copy_region(composer.system.region.as_deref());
         let stamp = format!("{}.{}", layout.system, layout.stamp);
-        composer.home.regions().join(region).join(stamp).join(id.to_string())
+        composer.home.regions().join(region).join(stamp).join(workload)
     });
     Ok(BackupConfig {
-        repository: repository(layout, id),
+        // Each member keeps the backups of the time in which it leads: two servers may not share an archive.
+        repository: layout.place(workload).join("backups"),
         copy,
         every_s: backup.every.as_secs().max(1),
         retention_s: backup.retention.as_secs(),
         archive_timeout_s: backup.increments.as_secs().max(1),
         program: composer.stamp_binary.into(),
-        control: layout.control(&id.to_string()),
+        control: layout.control(workload),
         restore,
     })
 }
@@ -468,7 +474,7 @@ async fn restored(layout: &Layout, name: &ResourceId, work: &Work, step: &str) -
 
 /// Begins putting a restored database in its origin's place, or removing it.
 pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> Result<Work, Error> {
-    let (_, layout, origin) = find(ground, &row, request.resource.as_deref())?;
+    let (system, layout, origin) = find(ground, &row, request.resource.as_deref())?;
     let beside = restores(&ground.journal, &row)?.into_iter().find(|b| b.origin == origin);
     let beside = match (beside, request.act) {
         (Some(beside), _) => beside,
@@ -483,6 +489,12 @@ pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> 
             });
         }
     };
+    if request.act == SwapAct::Swap && crate::lead::groups(&system).any(|(id, _)| *id == beside.origin) {
+        return Err(Error::Asked {
+            what: format!("{} has several members, and only one would be swapped", beside.origin),
+            hint: Some("take `high_availability` out of the manifest, `stamp up`, swap, and put it back".into()),
+        });
+    }
     let work = begin(ground, &row, What::Swap).await?;
     let (ground, told) = (ground.clone(), work.clone());
     tokio::spawn(async move {
