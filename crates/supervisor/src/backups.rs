@@ -107,7 +107,7 @@ pub fn config(
     let layout = composer.layout;
     let beside = restores(composer.journal, composer.row)?.into_iter().find(|b| b.name == *id);
     let beside = beside.map(|b| RestoreOrder {
-        from: repository(layout, &b.origin),
+        from: leading_repository(composer, &b.origin),
         verify: b.name.name.ends_with(VERIFY),
         target: b.target,
         aside: true,
@@ -143,6 +143,13 @@ pub fn config(
 /// Where a database's backups lie: beside its data, which only its user reads. They are sealed.
 pub fn repository(layout: &Layout, id: &ResourceId) -> PathBuf {
     layout.place(&id.to_string()).join("backups")
+}
+
+/// Where the member that leads keeps its backups.
+fn leading_repository(composer: &Composer<'_>, id: &ResourceId) -> PathBuf {
+    let (system, stamp) = (&composer.row.system, &composer.row.stamp);
+    let lead = crate::lead::written(composer.journal, system, stamp, &id.to_string()).ok().flatten();
+    lead.map_or_else(|| repository(composer.layout, id), |lead| composer.layout.place(&lead.primary).join("backups"))
 }
 
 /// The label under which a further copy lies: the region that a cloud pairs with the stamp's own.
@@ -189,8 +196,10 @@ fn find(ground: &Ground, row: &StampRow, named: Option<&str>) -> Result<(System,
     Ok((system, layout, id))
 }
 
-fn keeper(layout: &Layout, id: &ResourceId) -> Client {
-    Client::unix(layout.control(&id.to_string())).timeout(PATIENCE)
+/// Whoever leads keeps the backups.
+fn keeper(ground: &Ground, layout: &Layout, id: &ResourceId) -> Client {
+    let primary = crate::lead::primary(ground, layout, id).unwrap_or_else(|_| id.to_string());
+    Client::unix(layout.control(&primary)).timeout(PATIENCE)
 }
 
 fn refused<'a>(id: &'a ResourceId, what: &'a str) -> impl FnOnce(api::WireError) -> Error + 'a {
@@ -201,7 +210,7 @@ fn refused<'a>(id: &'a ResourceId, what: &'a str) -> impl FnOnce(api::WireError)
 pub async fn back_up(ground: &Ground, row: &StampRow, of: &BackupOf) -> Result<BackupAnswer, Error> {
     let (_, layout, id) = find(ground, row, of.resource.as_deref())?;
     let request = BackupRequest { point: of.point.clone() };
-    api::backup::back_up(&keeper(&layout, &id), &request).await.map_err(refused(&id, "back up"))
+    api::backup::back_up(&keeper(ground, &layout, &id), &request).await.map_err(refused(&id, "back up"))
 }
 
 /// What there is of backups, of every database or of one.
@@ -215,7 +224,8 @@ pub async fn list(ground: &Ground, row: &StampRow, named: Option<&str>) -> Resul
     let beside = restores(&ground.journal, row)?;
     let mut all = Vec::new();
     for id in ids {
-        let backups = api::backup::backups(&keeper(&layout, &id)).await.map_err(refused(&id, "tell of its backups"))?;
+        let backups =
+            api::backup::backups(&keeper(ground, &layout, &id)).await.map_err(refused(&id, "tell of its backups"))?;
         all.push(BackupList {
             restored: beside.iter().filter(|b| b.origin == id).map(|b| b.name.to_string()).collect(),
             kept: kept(&layout, &id),
@@ -348,7 +358,7 @@ async fn restore_beside(ground: &Arc<Ground>, row: &StampRow, work: &Work, besid
     let mut notes = Vec::new();
     let closed = steps.run(close, async {
         // A database that is lost cannot: what is archived then counts.
-        Ok(match api::backup::close_log(&keeper(&layout, &beside.origin)).await {
+        Ok(match api::backup::close_log(&keeper(ground, &layout, &beside.origin)).await {
             Ok(()) => (None, String::new()),
             Err(error) => {
                 let why = crate::error::chain(&error);
@@ -405,7 +415,7 @@ async fn verified(
 ) -> Result<Restored, Error> {
     let begun = Instant::now();
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let client = keeper(&layout, &beside.name).timeout(CHECKED_WITHIN);
+    let client = keeper(ground, &layout, &beside.name).timeout(CHECKED_WITHIN);
     let steps = Steps(work);
     let checked = steps.run("read every table and index", async {
         let words = api::backup::check(&client).await.map_err(refused(&beside.name, "be read whole"))?;

@@ -13,7 +13,12 @@ use model::{
     resource::Postgres,
 };
 
-use crate::{Error, files, journal::StampRow, layout::Layout, stamp::Ground};
+use crate::{
+    Error, files,
+    journal::{Journal, StampRow},
+    layout::Layout,
+    stamp::Ground,
+};
 
 fn fact(id: &str) -> String {
     format!("lead/{id}")
@@ -30,7 +35,12 @@ pub fn groups(system: &System) -> impl Iterator<Item = (&ResourceId, &Postgres)>
 
 /// Who leads, by the journal.
 pub fn of(ground: &Ground, system: &str, stamp: &str, id: &str) -> Result<Option<Lead>, Error> {
-    let text = ground.journal.fact(system, stamp, &fact(id))?;
+    written(&ground.journal, system, stamp, id)
+}
+
+/// As [`of`], from a journal.
+pub fn written(journal: &Journal, system: &str, stamp: &str, id: &str) -> Result<Option<Lead>, Error> {
+    let text = journal.fact(system, stamp, &fact(id))?;
     text.map(|t| serde_json::from_str(&t).map_err(|e| Error::Fault(format!("who leads {id} cannot be read: {e}"))))
         .transpose()
 }
