@@ -191,10 +191,12 @@ impl Membership {
     pub fn conninfo(&self, checked: &Checked, leader: &Member, as_name: &str, database: Option<&str>) -> String {
         let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
         let path = |path: &Path| quoted(&path.display().to_string());
+        // The certificate is checked against the name, the connection goes to the address: no resolver is needed.
+        let address = leader.address.to_string();
+        let host = leader.host.as_deref().unwrap_or(&address);
         let mut text = format!(
-            "host={} port={} user={REPLICATOR} sslmode=verify-full sslrootcert={} passfile={} application_name={} \
+            "host={host} hostaddr={address} port={} user={REPLICATOR} sslmode=verify-full sslrootcert={} passfile={} application_name={} \
              connect_timeout=5 tcp_user_timeout=10000",
-            leader.address,
             leader.port,
             path(&self.config.ca),
             path(&checked.conf.join("passfile")),

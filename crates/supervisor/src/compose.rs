@@ -668,6 +668,7 @@ impl Composer<'_> {
             all.push(Member {
                 zone: postgres.zone(n),
                 address: IpAddr::V4(self.layout.ip(&name)?),
+                host: Some(self.layout.member_name(id, n)),
                 port: self.layout.port(postgres.port),
                 only_reads: postgres.only_reads(n),
                 name,
