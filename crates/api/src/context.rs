@@ -38,6 +38,15 @@ pub mod secret {
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
 }
 
+/// `PUT /certificate` on a role's control socket: shown from the next handshake on, while connections stay.
+#[derive(Deserialize)]
+pub struct Renewal {
+    /// The chain, PEM.
+    pub cert: crate::Secret,
+    /// Its key, PEM (PKCS#8).
+    pub key: crate::Secret,
+}
+
 /// The file a role is started with. `version` is 1.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RoleFile<C> {

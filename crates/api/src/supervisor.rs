@@ -19,6 +19,9 @@ pub struct UpRequest {
     /// never moved.
     #[serde(default)]
     pub clock_offset_ms: i64,
+    /// Seconds that certificates live instead of their usual time; in a scratch home only, 0 is the usual time.
+    #[serde(default)]
+    pub certificate_seconds: u64,
 }
 
 /// `POST /down`, `POST /destroy`, and everything else that names a stamp.

@@ -29,7 +29,7 @@ pub async fn run(config: AuditConfig, mut context: Context) -> Result<(), Error>
         }
     }
     if let Some(listener) = context.listeners.take("control") {
-        let app = http::control(store.clone());
+        let app = context.renewable(http::control(store.clone()));
         tasks.spawn(service::serve(listener, None, app, Limits::default(), context.shutdown.clone()));
     }
     let (retained, shutdown) = (store.clone(), context.shutdown.clone());

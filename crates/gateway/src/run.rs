@@ -121,7 +121,8 @@ pub async fn run_with_log(
     let mut checks = health::start(&gateway.table.load());
     if let Some(control) = context.listeners.take("control") {
         let limits = service::Limits { connections: 32, drain: Duration::ZERO, ..service::Limits::default() };
-        tokio::spawn(service::serve(control, None, http::routes(gateway.clone()), limits, context.shutdown.clone()));
+        let routes = context.renewable(http::routes(gateway.clone()));
+        tokio::spawn(service::serve(control, None, routes, limits, context.shutdown.clone()));
     }
     let mut workers = start_workers(&gateway, &ports)?;
     drop(ports);

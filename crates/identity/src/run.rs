@@ -85,7 +85,8 @@ pub async fn run(config: IdentityConfig, mut context: Context) -> Result<(), Err
         serving.spawn(serve(listener, Some(tls.clone()), http::router(app.clone()), limits.clone(), shutdown.clone()));
     }
     if let Some(listener) = control {
-        serving.spawn(serve(listener, None, control::router(app.clone()), limits, shutdown.clone()));
+        let router = context.renewable(control::router(app.clone()));
+        serving.spawn(serve(listener, None, router, limits, shutdown.clone()));
     }
     let house = tokio::spawn(keep_house(app.clone()));
     let rereading = tokio::spawn(read_again(app, reread, context.config_path.clone()));

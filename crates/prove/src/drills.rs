@@ -1,5 +1,6 @@
 //! The catalogue of drills. `about` says what is broken and what must hold, for people.
 
+mod certificate;
 mod clock;
 mod disk;
 mod loss;
@@ -26,6 +27,7 @@ macro_rules! catalogue {
 catalogue! {
     "audit-loss" loss::audit, any, "The audit role is frozen and then killed while secrets are read: work goes on, and every record is there afterwards.";
     "bad-release" release::bad, any, "A release that cannot start is brought up: it is refused, and going back serves people again.";
+    "certificate-expiry" certificate::expiry, scratch, "Certificates live for half a minute: for a minute and a half each part shows a valid one, renewed without a dropped request.";
     "clock-jump" clock::jump, scratch, "The clock of all roles jumps a day ahead and back again: people sign in, and nothing is lost.";
     "disk-full" disk::full, small_disk, "The disk is filled under load until writes are refused, then freed: it serves again by itself.";
     "supervisor-loss" loss::supervisor, any, "The supervisor is killed: no request is lost, and a new one adopts every process.";

@@ -9,10 +9,19 @@ use crate::{Miss, Site, patched};
 type Done<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
 type Brought<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>>;
 
+/// What a scratch stamp is told otherwise than a person's; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Milliseconds by which its roles' clock is moved.
+    pub clock_offset_ms: i64,
+    /// Seconds that certificates live; 0 is the usual time.
+    pub certificate_seconds: u64,
+}
+
 /// Brings a scratch stamp up; `stamp` implements it over its supervisor.
 pub trait Host: Send + Sync {
-    /// Brings `stamp` up from `manifest`, its clock moved by `clock_offset_ms`. Run again, it changes only what changed.
-    fn up<'a>(&'a self, stamp: &'a str, manifest: &'a str, clock_offset_ms: i64) -> Brought<'a>;
+    /// Brings `stamp` up from `manifest`, `moved` as said. Run again, it changes only what changed.
+    fn up<'a>(&'a self, stamp: &'a str, manifest: &'a str, moved: Moved) -> Brought<'a>;
 
     /// Takes `stamp` down; its data stays.
     fn down<'a>(&'a self, stamp: &'a str) -> Done<'a>;
@@ -50,24 +59,31 @@ impl Lab {
         if let Some(site) = sites.get(stamp) {
             return Ok(site.clone());
         }
-        let site = Arc::new(self.up(stamp, &self.manifest, 0).await?);
+        let site = Arc::new(self.up(stamp, &self.manifest, Moved::default()).await?);
         sites.insert(stamp.to_owned(), site.clone());
         Ok(site)
     }
 
     /// The stamp with TOML laid on its manifest; [`Lab::restore`] takes it back.
     pub async fn changed(&self, stamp: &str, changes: &str) -> Result<Arc<Site>, Miss> {
-        Ok(Arc::new(self.up(stamp, &patched(&self.manifest, changes)?, 0).await?))
+        Ok(Arc::new(self.up(stamp, &patched(&self.manifest, changes)?, Moved::default()).await?))
     }
 
     /// The stamp with its clock moved, in milliseconds; [`Lab::restore`] takes it back.
     pub async fn at(&self, stamp: &str, clock_offset_ms: i64) -> Result<Arc<Site>, Miss> {
-        Ok(Arc::new(self.up(stamp, &self.manifest, clock_offset_ms).await?))
+        let moved = Moved { clock_offset_ms, ..Moved::default() };
+        Ok(Arc::new(self.up(stamp, &self.manifest, moved).await?))
+    }
+
+    /// The stamp with certificates that live so many seconds; [`Lab::restore`] takes it back.
+    pub async fn with_certificates(&self, stamp: &str, certificate_seconds: u64) -> Result<Arc<Site>, Miss> {
+        let moved = Moved { certificate_seconds, ..Moved::default() };
+        Ok(Arc::new(self.up(stamp, &self.manifest, moved).await?))
     }
 
     /// The stamp as its manifest says, seen anew.
     pub async fn restore(&self, stamp: &str) -> Result<Arc<Site>, Miss> {
-        let site = Arc::new(self.up(stamp, &self.manifest, 0).await?);
+        let site = Arc::new(self.up(stamp, &self.manifest, Moved::default()).await?);
         self.sites.lock().await.insert(stamp.to_owned(), site.clone());
         Ok(site)
     }
@@ -78,7 +94,7 @@ impl Lab {
         self.host.down(stamp).await.map_err(Miss::Failed)
     }
 
-    async fn up(&self, stamp: &str, manifest: &str, clock_offset_ms: i64) -> Result<Site, Miss> {
-        self.host.up(stamp, manifest, clock_offset_ms).await.map_err(Miss::Failed)
+    async fn up(&self, stamp: &str, manifest: &str, moved: Moved) -> Result<Site, Miss> {
+        self.host.up(stamp, manifest, moved).await.map_err(Miss::Failed)
     }
 }

@@ -29,7 +29,7 @@ pub use checks::{Check, Effect, all as checks};
 pub use claim::{Call, Class, Ledger, Row};
 pub use drill::{Declared, Drill, Measured, Moment, all as drills, named as drill, run as run_drill};
 pub use evidence::{Evidence, Flat, page};
-pub use lab::{Host, Lab};
+pub use lab::{Host, Lab, Moved};
 pub use outcome::{Finding, Miss, Outcome, Report, Seen};
 pub use patch::patched;
 pub use run::{Scope, run};

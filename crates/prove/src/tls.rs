@@ -84,6 +84,24 @@ pub async fn shakes(
     version: &'static rustls::SupportedProtocolVersion,
     ca_pem: &[u8],
 ) -> Result<String, Miss> {
+    let stream = shaken(way, before, version, ca_pem).await?;
+    let cipher = stream.get_ref().1.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite()));
+    Ok(cipher.unwrap_or_default())
+}
+
+/// The certificate an address shows, valid now by the CA of `ca_pem`: SHA-256 of its DER, hex.
+pub async fn leaf(way: &Way, ca_pem: &[u8]) -> Result<String, Miss> {
+    let stream = shaken(way, Before::Nothing, &rustls::version::TLS13, ca_pem).await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    Ok(crate::inside::sha256(chain.first().map(AsRef::as_ref).unwrap_or_default()))
+}
+
+async fn shaken(
+    way: &Way,
+    before: Before,
+    version: &'static rustls::SupportedProtocolVersion,
+    ca_pem: &[u8],
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Miss> {
     use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem) {
@@ -99,9 +117,7 @@ pub async fn shakes(
     }
     let stream = open(way, before).await?;
     let name = ServerName::try_from(way.name.clone())?;
-    let stream = timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??;
-    let cipher = stream.get_ref().1.negotiated_cipher_suite().map(|c| format!("{:?}", c.suite()));
-    Ok(cipher.unwrap_or_default())
+    Ok(timed(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream)).await??)
 }
 
 /// What a server says to `bytes` sent without TLS: the first bytes of its answer, empty if it closed.

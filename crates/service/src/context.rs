@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     os::fd::{FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use api::{
@@ -16,7 +16,7 @@ use api::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{Clock, Listeners, Shutdown, tls};
+use crate::{Certificate, Clock, Listeners, Shutdown, tls};
 
 /// The version of [`RoleFile`] that this binary reads.
 pub const ROLE_FILE_VERSION: u32 = 1;
@@ -41,6 +41,9 @@ pub struct Context {
     pub secrets: Secrets,
     /// The file this was read from; roles that can, read it again on SIGHUP.
     pub config_path: PathBuf,
+    /// The certificate that is shown, from its first use on.
+    #[doc(hidden)]
+    pub shown: OnceLock<Certificate>,
 }
 
 /// Why a role could not start.
@@ -100,6 +103,7 @@ pub fn start<C: DeserializeOwned>(path: &Path) -> Result<(C, Context), StartErro
         listeners,
         secrets,
         config_path: path.into(),
+        shown: OnceLock::new(),
     };
     Ok((file.config, context))
 }
@@ -126,9 +130,26 @@ impl Context {
 
     /// The TLS server configuration from the certificate and key this role was handed.
     pub fn server_tls(&self, alpn: &[&[u8]], min_13: bool) -> Result<Arc<rustls::ServerConfig>, tls::Error> {
+        tls::showing(self.certificate()?, alpn, min_13)
+    }
+
+    /// The certificate this role shows, the same at each call.
+    fn certificate(&self) -> Result<Certificate, tls::Error> {
+        if let Some(certificate) = self.shown.get() {
+            return Ok(certificate.clone());
+        }
         let cert = self.secrets.get(secret::TLS_CERT).ok_or(tls::Error::Missing(secret::TLS_CERT))?;
         let key = self.secrets.get(secret::TLS_KEY).ok_or(tls::Error::Missing(secret::TLS_KEY))?;
-        tls::server(cert, key, alpn, min_13)
+        let certificate = Certificate::new(cert, key)?;
+        Ok(self.shown.get_or_init(|| certificate).clone())
+    }
+
+    /// The control socket's router, and with it the route by which the certificate is renewed if this role has one.
+    pub fn renewable(&self, control: axum::Router) -> axum::Router {
+        match self.certificate() {
+            Ok(certificate) => control.merge(crate::certificate::routes(certificate)),
+            Err(_) => control,
+        }
     }
 
     /// A context without listeners and secrets, living in `data`.
@@ -148,6 +169,7 @@ impl Context {
             listeners: Listeners::default(),
             secrets: Secrets::default(),
             config_path: data.join("config.json"),
+            shown: OnceLock::new(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod answer;
 mod caller;
+mod certificate;
 mod clock;
 mod context;
 mod listen;
@@ -16,6 +17,7 @@ pub mod spool;
 pub mod tls;
 
 pub use caller::{Caller, Denied, Verifier};
+pub use certificate::Certificate;
 pub use clock::Clock;
 pub use context::{Context, StartError, inherited_secrets, read, start};
 pub use listen::{Listener, Listeners};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use api::Secret;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+
+use crate::Certificate;
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +29,14 @@ pub fn install_provider() {
 
 /// A server configuration from a PEM chain and a PEM key. `min_13` refuses TLS 1.2.
 pub fn server(cert: &Secret, key: &Secret, alpn: &[&[u8]], min_13: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
-    let chain =
-        CertificateDer::pem_slice_iter(cert.expose().as_bytes()).collect::<Result<Vec<_>, _>>().map_err(Error::Pem)?;
-    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes()).map_err(Error::Pem)?;
+    showing(Certificate::new(cert, key)?, alpn, min_13)
+}
+
+/// As [`server`], with a certificate that may be replaced.
+///
+/// # Errors
+/// The versions do not fit the cryptographic provider.
+pub fn showing(certificate: Certificate, alpn: &[&[u8]], min_13: bool) -> Result<Arc<rustls::ServerConfig>, Error> {
     let versions: &[&rustls::SupportedProtocolVersion] =
         if min_13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -38,8 +44,7 @@ pub fn server(cert: &Secret, key: &Secret, alpn: &[&[u8]], min_13: bool) -> Resu
         .with_protocol_versions(versions)
         .map_err(Error::Server)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(Error::Server)?;
+        .with_cert_resolver(Arc::new(certificate));
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     Ok(Arc::new(config))
 }

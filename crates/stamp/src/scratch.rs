@@ -7,7 +7,7 @@ use api::{
     client::Client,
     supervisor::{Event, Ready, StampLine, StampRef, Status, UpRequest},
 };
-use prove::{Host, Site};
+use prove::{Host, Moved, Site};
 use supervisor::{Home, Places};
 
 use crate::{connect, failure::Failed, target::Source};
@@ -143,9 +143,9 @@ impl Host for Shared {
         &'a self,
         stamp: &'a str,
         manifest: &'a str,
-        clock_offset_ms: i64,
+        moved: Moved,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>> {
-        Box::pin(async move { self.0.bring_up(stamp, manifest, clock_offset_ms).await.map_err(|e| said(&e)) })
+        Box::pin(async move { self.0.bring_up(stamp, manifest, moved).await.map_err(|e| said(&e)) })
     }
 
     fn down<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
@@ -172,13 +172,14 @@ impl Scratch {
         destroy(&self.client, self.client.get::<Vec<StampLine>>("/stamps").await?).await
     }
 
-    async fn bring_up(&self, stamp: &str, manifest: &str, clock_offset_ms: i64) -> anyhow::Result<Site> {
+    async fn bring_up(&self, stamp: &str, manifest: &str, moved: Moved) -> anyhow::Result<Site> {
         let request = UpRequest {
             folder: self.folder.clone(),
             manifest: manifest.to_owned(),
             stamp: stamp.to_owned(),
             programs: self.programs.clone(),
-            clock_offset_ms,
+            clock_offset_ms: moved.clock_offset_ms,
+            certificate_seconds: moved.certificate_seconds,
         };
         let tell = |event: Option<&Event>| {
             if let (Some(event), Ok(mut told)) = (event, self.told.lock()) {
@@ -243,10 +244,15 @@ impl Host for Person {
         &'a self,
         stamp: &'a str,
         manifest: &'a str,
-        clock_offset_ms: i64,
+        moved: Moved,
     ) -> std::pin::Pin<Box<dyn Future<Output = Result<Site, String>> + 'a>> {
         Box::pin(async move {
-            let request = UpRequest { manifest: manifest.to_owned(), clock_offset_ms, ..self.request.clone() };
+            let request = UpRequest {
+                manifest: manifest.to_owned(),
+                clock_offset_ms: moved.clock_offset_ms,
+                certificate_seconds: moved.certificate_seconds,
+                ..self.request.clone()
+            };
             let brought = async {
                 bring(&self.home, &self.client, &request, |_| ()).await?;
                 let program = connect::kept(&self.home)?;

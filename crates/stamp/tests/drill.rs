@@ -73,3 +73,23 @@ fn a_persons_stamp_is_broken_only_if_asked_twice_and_not_protected() {
     let refused = stage.stamp(&["drill", &system, "supervisor-loss", "--on", "dev", "--yes"]);
     assert!(refused.code == Some(2) && refused.stderr.contains("is protected"), "{refused:?}");
 }
+
+/// With STAMP_LONG: every drill there is, one after the other.
+#[test]
+fn every_drill_is_kept() {
+    if std::env::var_os("STAMP_LONG").is_none() {
+        return;
+    }
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let all = stage.stamp(&["drill", SYSTEM, "--json"]).ok().json();
+    for drill in all.as_array().unwrap() {
+        let name = drill["drill"].as_str().unwrap();
+        let said = stage.stamp(&["drill", SYSTEM, name, "--json"]);
+        // A machine that gives no disk of its own says so, with the refused command.
+        if said.code == Some(1) && said.stderr.contains("refused: mount") {
+            testkit::skip("mount", &said.stderr);
+            continue;
+        }
+        assert_eq!(said.ok().json()["met"], true, "{name}");
+    }
+}

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use api::Secret;
@@ -17,6 +18,8 @@ use serde::Deserialize;
 use crate::{Error, files};
 
 const VERSION: u32 = 1;
+/// Ten years: whoever imports the CA does so once.
+const CA_LIFE: Duration = Duration::from_secs(3650 * 86_400);
 
 /// The root of a stamp's trust.
 pub struct Authority {
@@ -87,7 +90,7 @@ impl Authority {
         }
         params.name_constraints =
             Some(NameConstraints { permitted_subtrees: permitted, excluded_subtrees: Vec::new() });
-        (params.not_before, params.not_after) = validity(3650);
+        (params.not_before, params.not_after) = validity(CA_LIFE);
         let cert = params.self_signed(&key).map_err(failed)?;
         let ca_key = Secret::new(key.serialize_pem());
         let ca_pem = cert.pem();
@@ -125,8 +128,8 @@ impl Authority {
         Ok(key)
     }
 
-    /// A server certificate and key (PEM) for these names and this address, 90 days long.
-    pub fn issue(&self, names: &[String], address: IpAddr) -> Result<(Secret, Secret), Error> {
+    /// A server certificate and key (PEM) for these names and this address, from an hour ago until `life` is over.
+    pub fn issue(&self, names: &[String], address: IpAddr, life: Duration) -> Result<(Secret, Secret), Error> {
         let shown = names.first().cloned().unwrap_or_else(|| address.to_string());
         let failed = |source| Error::Certificate { name: shown.clone(), source };
         let key = KeyPair::generate().map_err(failed)?;
@@ -141,15 +144,15 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = validity(90);
+        (params.not_before, params.not_after) = validity(life);
         let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;
         let chain = format!("{}{}", cert.pem(), self.ca_pem);
         Ok((Secret::new(chain), Secret::new(key.serialize_pem())))
     }
 }
 
-/// From an hour ago, for clocks that differ, to `days` from now.
-fn validity(days: i64) -> (time::OffsetDateTime, time::OffsetDateTime) {
+/// From an hour ago, for clocks that differ, until `life` from now is over.
+fn validity(life: Duration) -> (time::OffsetDateTime, time::OffsetDateTime) {
     let now = time::OffsetDateTime::now_utc();
-    (now - time::Duration::hours(1), now + time::Duration::days(days))
+    (now - time::Duration::hours(1), now + life)
 }

@@ -54,7 +54,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
         reloads: false,
         template: None,
     };
-    let secrets = place::secrets(&layout, &authority, &composed)?;
+    let secrets = place::secrets(ground, &layout, &authority, &composed)?;
     let answer = serde_json::json!({
         "mark": layout.mark(&workload),
         "program": ground.stamp_binary,

@@ -23,6 +23,7 @@ mod place;
 mod places;
 mod ready;
 mod reconcile;
+mod renew;
 mod run;
 mod secrets;
 mod shims;

@@ -13,7 +13,7 @@ use api::{
 use drivers::{At, Listen, Placement, ProcessId};
 
 use crate::{
-    Error, authority::Authority, compose::Composed, files, home::make_for, layout::Layout, shims, stamp::Ground,
+    Error, authority::Authority, compose::Composed, files, home::make_for, layout::Layout, renew, shims, stamp::Ground,
 };
 
 /// Beyond a workload's own grace: the time a shim takes to end after it.
@@ -54,7 +54,7 @@ pub fn place(
     if let Some((bin, template)) = &composed.template {
         make_template(ground, workload, bin, template)?;
     }
-    let secrets = secrets(layout, authority, composed)?;
+    let secrets = secrets(ground, layout, authority, composed)?;
     let mut listeners: Vec<Listen> = composed
         .listeners
         .iter()
@@ -143,7 +143,7 @@ pub fn reload(ground: &Ground, layout: &Layout, composed: &Composed) -> Result<(
 }
 
 /// The keys a workload is handed.
-pub fn secrets(layout: &Layout, authority: &Authority, composed: &Composed) -> Result<Secrets, Error> {
+pub fn secrets(ground: &Ground, layout: &Layout, authority: &Authority, composed: &Composed) -> Result<Secrets, Error> {
     let mut secrets = Secrets::default();
     for (name, key) in &composed.keys {
         // `ship:RESOURCE` derives from the audit root; every other key is a root of its own.
@@ -159,8 +159,7 @@ pub fn secrets(layout: &Layout, authority: &Authority, composed: &Composed) -> R
         secrets.insert(secret::INGEST_KEY, ingest_key(authority, &composed.shim.resource)?);
     }
     if !composed.tls_names.is_empty() {
-        let address = layout.front(&composed.workload)?.into();
-        let (cert, key) = authority.issue(&composed.tls_names, address)?;
+        let (cert, key) = renew::issue(ground, layout, authority, &composed.workload, &composed.tls_names)?;
         secrets.insert(secret::TLS_CERT, cert);
         secrets.insert(secret::TLS_KEY, key);
     }

@@ -35,6 +35,7 @@ impl Places {
             stamp: row.stamp.clone(),
             programs: row.programs.clone(),
             clock_offset_ms: 0,
+            certificate_seconds: 0,
         }
     }
 

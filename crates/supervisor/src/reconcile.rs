@@ -19,7 +19,7 @@ use crate::{
     journal::{StampRow, Wanted},
     layout::{self, Layout},
     network::{self, Closed},
-    people, place,
+    people, place, renew,
     stamp::{Ground, What, Work},
 };
 
@@ -52,9 +52,9 @@ fn runnable(system: &System) -> Result<(), Error> {
 pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error> {
     let system = resolve(&request.manifest, &request.stamp)?;
     runnable(&system)?;
-    if request.clock_offset_ms != 0 && !ground.home.is_scratch() {
+    if (request.clock_offset_ms != 0 || request.certificate_seconds != 0) && !ground.home.is_scratch() {
         return Err(Error::Asked {
-            what: "the clock of a person's stamp is not moved".into(),
+            what: "the clock of a person's stamp is not moved, nor the life of its certificates".into(),
             hint: Some("`stamp prove` moves the clocks of scratch stamps of its own".into()),
         });
     }
@@ -88,6 +88,8 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
         let row = wanted_row(ground, &system, &request)?;
         ground.journal.want(&row)?;
         ground.journal.set_fact(&row.system, &row.stamp, CLOCK, &request.clock_offset_ms.to_string())?;
+        let life = request.certificate_seconds.to_string();
+        ground.journal.set_fact(&row.system, &row.stamp, renew::LIFE_FACT, &life)?;
         let work = stamp.begin(what);
         tokio::spawn(carry_out(ground.clone(), row, work.clone()));
         return Ok(work);

@@ -1,6 +1,7 @@
 //! The supervisor's life: one per home, its socket, and a look at every workload now and then.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
@@ -13,7 +14,7 @@ use crate::{
     Error, Home, files, http,
     journal::{StampRow, Wanted},
     layout::Layout,
-    reconcile, shims,
+    reconcile, renew, shims,
     stamp::{Ground, Seams},
     supervisor::Supervisor,
 };
@@ -65,6 +66,7 @@ pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
 async fn watch(ground: Arc<Ground>) {
     let mut first = true;
     let mut empty = None;
+    let mut tried = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -75,6 +77,9 @@ async fn watch(ground: Arc<Ground>) {
             Ok(rows) => {
                 empty = None;
                 for row in rows {
+                    if row.wanted == Wanted::Up {
+                        renew::look(&ground, &row, &mut tried).await;
+                    }
                     look(&ground, row, first).await;
                 }
             }

@@ -40,7 +40,7 @@ pub async fn run(config: TelemetryConfig, mut context: Context) -> Result<(), Er
             writer.clone(),
             context.shutdown.clone(),
         );
-        let app = http::control(Arc::new(reader));
+        let app = context.renewable(http::control(Arc::new(reader)));
         serving.spawn(service::serve(listener, None, app, Limits::default(), context.shutdown.clone()));
     }
     let listeners = context.listeners.take_all("https");

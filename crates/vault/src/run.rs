@@ -48,7 +48,7 @@ pub async fn run(config: VaultConfig, mut context: Context) -> Result<(), Error>
         }
     }
     if let Some(listener) = context.listeners.take("control") {
-        let app = http::control(vault.clone());
+        let app = context.renewable(http::control(vault.clone()));
         tasks.spawn(service::serve(listener, None, app, Limits::default(), context.shutdown.clone()));
     }
     let (purging, shutdown) = (vault.clone(), context.shutdown.clone());

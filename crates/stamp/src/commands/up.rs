@@ -21,6 +21,7 @@ pub async fn run(of: &Of, json: bool) -> anyhow::Result<ExitCode> {
         stamp: of.stamp.clone(),
         programs,
         clock_offset_ms: 0,
+        certificate_seconds: 0,
     };
     let mut live = Live::new(format!("{}/{}", system.name, of.stamp), json);
     if !screen::is_live() || json {

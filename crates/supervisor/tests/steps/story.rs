@@ -78,6 +78,7 @@ pub fn request(world: &World, manifest: String) -> UpRequest {
         stamp: STAMP.into(),
         programs: Vec::new(),
         clock_offset_ms: 0,
+        certificate_seconds: 0,
     }
 }
 

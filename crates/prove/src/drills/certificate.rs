@@ -1,0 +1,71 @@
+//! Certificates run out.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Miss, Seen, Site,
+    drill::Scene,
+    inside::{Ask, Saw},
+    must, tls,
+};
+
+/// Long enough for a supervisor that looks twice a second, short enough to see three of them.
+const LIFE: Duration = Duration::from_secs(30);
+const WATCHED: Duration = Duration::from_secs(90);
+const EVERY: Duration = Duration::from_secs(1);
+
+pub async fn expiry(scene: &Scene<'_>) -> Seen {
+    let failures = scene.load.tape().failures();
+    scene.fault(format!("every certificate lives {} s from now on", LIFE.as_secs()));
+    let site = scene.lab.with_certificates(scene.on, LIFE.as_secs()).await?;
+    let service = site.system.services().next().map(|(id, _)| id.name.clone()).unwrap_or_default();
+    let vault = site.url(&site.first("vault")?)?;
+    let edge = site.way("edge")?;
+    let begun = Instant::now();
+    let (mut shown, mut looks) = (BTreeSet::new(), 0);
+    while begun.elapsed() < WATCHED {
+        let at = Instant::now();
+        // A handshake that trusts the stamp's CA alone, and refuses what has run out.
+        let leaf = tls::leaf(&edge, &site.ca_pem).await.map_err(|miss| late(miss, begun))?;
+        if shown.insert(leaf) && shown.len() > 1 {
+            scene.say(format!("the entry shows its certificate number {}", shown.len()));
+        }
+        inner(&site, &service, &vault).await.map_err(|miss| late(miss, begun))?;
+        looks += 1;
+        tokio::time::sleep(EVERY.saturating_sub(at.elapsed())).await;
+    }
+    must!(
+        shown.len() >= 3,
+        "the entry showed {} certificates in {} s, each of {} s",
+        shown.len(),
+        WATCHED.as_secs(),
+        LIFE.as_secs()
+    );
+    let now = scene.load.tape().failures();
+    must!(now == failures, "{} requests failed while certificates were renewed", now - failures);
+    Ok(format!(
+        "{looks} looks at entry and vault in {} s, all valid; the entry showed {} certificates",
+        WATCHED.as_secs(),
+        shown.len()
+    ))
+}
+
+fn late(miss: Miss, begun: Instant) -> Miss {
+    match miss {
+        Miss::Failed(why) => Miss::Failed(format!("after {:.0} s: {why}", begun.elapsed().as_secs_f64())),
+        other => other,
+    }
+}
+
+/// From a service's own place the vault's certificate is trusted; that it asks for a token is answer enough.
+async fn inner(site: &Site, service: &str, vault: &str) -> Result<(), Miss> {
+    let ask =
+        Ask::Http { method: "GET".into(), url: format!("{vault}/secrets?api-version=7.4"), resource: None, body: None };
+    match site.inside(service, &[ask]).await?.pop() {
+        Some(Saw::Http { .. }) => Ok(()),
+        other => Err(Miss::Failed(format!("the vault gave {other:?}"))),
+    }
+}
