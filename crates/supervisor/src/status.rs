@@ -12,7 +12,7 @@ use crate::{
     compose::Ready,
     journal::{StampRow, Wanted},
     layout::Layout,
-    ready,
+    network, ready,
     reconcile::{resolve, scene_of},
     stamp::{Ground, What},
 };
@@ -85,6 +85,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         urls,
         ca: layout.ca(),
         resources,
+        network: network::in_words(ground, &system, &layout),
         supervisor_pid: own,
         supervisor_pss_bytes: drivers::proc::pss_bytes(own).unwrap_or(0),
     })

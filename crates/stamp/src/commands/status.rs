@@ -46,6 +46,9 @@ pub async fn run(system: Option<&str>, stamp: &str, json: bool) -> anyhow::Resul
         })
         .collect();
     screen::table(&["RESOURCE", "STATE", "ADDRESS", "SHIM, PID", "PSS", "RESTARTS", "NOTE"], &rows);
+    if !status.network.is_empty() {
+        screen::talk(&format!("network: {}", status.network));
+    }
     for (name, url) in &status.urls {
         screen::talk(&format!("{name}: {url}"));
     }
