@@ -34,6 +34,8 @@ pub mod secret {
     pub const INGEST_KEY: &str = "ingest-key";
     /// A role's own key at `audit` (`audit-root` derived by `ship:RESOURCE`).
     pub const SHIP_KEY: &str = "ship-key";
+    /// The key that a PostgreSQL's backups are sealed under, for its keeper.
+    pub const BACKUP_KEY: &str = "backup-key";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
 }

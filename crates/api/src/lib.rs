@@ -5,6 +5,7 @@
 //! unknown keys, so that an older binary starts on what a newer one wrote.
 
 pub mod audit;
+pub mod backup;
 pub mod client;
 pub mod context;
 pub mod engine;

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Secret, WireError, client::Client};
+use crate::{
+    Secret, WireError,
+    backup::{ArchiveStatus, BackupConfig, RestoreStatus},
+    client::Client,
+};
 
 /// What the keeper is started with. Secrets: `postgres-admin`, `tls-cert`, `tls-key`; listener: `control`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +28,9 @@ pub struct PostgresConfig {
     /// Extra settings, by PostgreSQL's own names. Those that would open, unsafe or redirect the server are refused.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// Base backups and the archive of the log; None: none are kept. Needs the secret `backup-key`.
+    #[serde(default)]
+    pub backup: Option<BackupConfig>,
 }
 
 /// `PUT /roles/{name}` on the control socket. The password is in the body, once.
@@ -74,6 +81,12 @@ pub struct PostgresStatus {
     /// How often the keeper has started the server since the keeper itself started; 0 when it adopted a running one.
     #[serde(default)]
     pub starts: u32,
+    /// How the archiving of the log goes; None where no backups are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
+    /// How the restore goes that this server's data comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreStatus>,
 }
 
 /// `GET /health`: 200 with `ready: true`, otherwise 503 with the error body.

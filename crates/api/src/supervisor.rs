@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::{Backups, RestoreStatus, Target};
+
 /// `POST /up`: brings a stamp up, or joins the work that is already doing so.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpRequest {
@@ -54,8 +56,116 @@ pub enum Event {
     Destroyed {
         milliseconds: u64,
     },
+    /// The end of a restore or a swap, good.
+    Restored(Box<Restored>),
     /// The end, bad.
     Failed(Failure),
+}
+
+impl Event {
+    /// Whether nothing comes after it.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Plan { .. } | Self::Step { .. } => false,
+            Self::Ready(_) | Self::Stopped { .. } | Self::Destroyed { .. } | Self::Restored(_) | Self::Failed(_) => {
+                true
+            }
+        }
+    }
+}
+
+/// A database that was restored, swapped or removed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Restored {
+    /// The database it came from, such as `postgres.main`.
+    pub origin: String,
+    /// The restored one, such as `postgres.main-restored`.
+    pub name: String,
+    /// `beside`, `verified`, `swapped`, `discarded` or `forgotten`.
+    pub state: String,
+    pub milliseconds: u64,
+    /// Where it answers, `ADDRESS:PORT`; roles and passwords are the origin's.
+    pub address: String,
+    /// The folder of its unix socket, for the administrator.
+    #[serde(default)]
+    pub socket: PathBuf,
+    /// How the replay went.
+    pub restore: Option<RestoreStatus>,
+    /// Where the data lies that was there before.
+    pub kept: Option<PathBuf>,
+    pub notes: Vec<String>,
+}
+
+/// `POST /backup`: takes a base backup now, or names this moment. Answered by [`crate::backup::BackupAnswer`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackupOf {
+    pub system: String,
+    pub stamp: String,
+    /// `main` or `postgres.main`; None: the only one.
+    pub resource: Option<String>,
+    pub point: Option<String>,
+}
+
+/// `POST /restore`: makes a database of its own from backups, beside the one there is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestoreRequest {
+    pub system: String,
+    pub stamp: String,
+    pub resource: Option<String>,
+    pub target: Target,
+    /// Its name; `NAME-restored` if not given.
+    pub name: Option<String>,
+    /// It is read whole and removed again.
+    #[serde(default)]
+    pub verify: bool,
+}
+
+/// `POST /restore-from`: brings up a stamp that is not there from a copy of another one's backups.
+#[derive(Deserialize)]
+pub struct FromCopy {
+    #[serde(flatten)]
+    pub up: UpRequest,
+    /// The copy: a folder with a folder for each database, such as `regions/REGION/SYSTEM.STAMP`.
+    pub from: PathBuf,
+    pub recovery_key: crate::Secret,
+}
+
+/// The answer to `POST /recovery-key`: the key, while nobody was shown it.
+#[derive(Deserialize)]
+pub struct RecoveryKey {
+    pub recovery_key: Option<crate::Secret>,
+}
+
+/// `POST /swap`: what becomes of a restored database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SwapRequest {
+    pub system: String,
+    pub stamp: String,
+    pub resource: Option<String>,
+    pub act: SwapAct,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum SwapAct {
+    /// It takes its origin's place; the old data is kept.
+    Swap,
+    /// It is removed.
+    Discard,
+    /// The data that a swap kept is removed.
+    Forget,
+}
+
+/// `GET /backups`: of one database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BackupList {
+    pub resource: String,
+    #[serde(flatten)]
+    pub backups: Backups,
+    /// Databases restored from it that stand beside it.
+    pub restored: Vec<String>,
+    /// Data that swaps have kept.
+    pub kept: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

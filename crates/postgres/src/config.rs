@@ -8,7 +8,12 @@ use crate::{Error, name};
 
 /// Settings that the keeper alone decides: where the server listens and who gets in, where its files lie, and what makes an
 /// acknowledged row safe.
-const OURS: [&str; 14] = [
+const OURS: [&str; 23] = [
+    "archive_cleanup_command",
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "archive_timeout",
     "config_file",
     "data_directory",
     "external_pid_file",
@@ -19,10 +24,14 @@ const OURS: [&str; 14] = [
     "listen_addresses",
     "password_encryption",
     "port",
+    "primary_conninfo",
+    "recovery_end_command",
+    "restore_command",
     "ssl",
     "standard_conforming_strings",
     "unix_socket_directories",
     "unix_socket_permissions",
+    "wal_level",
 ];
 
 /// A unix socket's path is at most 107 bytes (`sun_path` less its final zero).
@@ -70,11 +79,21 @@ pub(crate) fn check(config: PostgresConfig, data: PathBuf) -> Result<Checked, Er
         if !plain {
             return refuse(format!("'{key}' is no name of a setting"));
         }
-        if OURS.contains(&key.as_str()) || key.starts_with("ssl_") {
+        if OURS.contains(&key.as_str()) || key.starts_with("ssl_") || key.starts_with("recovery_target") {
             return refuse(format!("setting '{key}' is the keeper's own and cannot be declared"));
         }
         if value.chars().any(char::is_control) {
             return refuse(format!("the value of setting '{key}' has a control character"));
+        }
+    }
+    if let Some(backup) = &config.backup {
+        for path in [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten() {
+            if !path.is_absolute() || path.starts_with(data.join("pgdata")) {
+                return refuse(format!("backups in {} would be lost with the data they are of", path.display()));
+            }
+        }
+        if backup.every_s == 0 || backup.archive_timeout_s == 0 {
+            return refuse("a backup every 0 s is none".into());
         }
     }
     let settings = config.settings.clone();
@@ -93,6 +112,7 @@ mod tests {
             port: 5432,
             socket_dir: "/run/pg".into(),
             databases: vec!["app".into()],
+            backup: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         }
     }

@@ -20,6 +20,10 @@ pub enum Error {
     },
     #[error("initdb in {bin} ended with {status}: {text}")]
     Initdb { bin: PathBuf, status: std::process::ExitStatus, text: String },
+    #[error(
+        "the engine in {bin} has no {tool}: `engines/bring postgresql` brings PostgreSQL's client tools, or install them beside its server"
+    )]
+    NoTool { tool: &'static str, bin: PathBuf },
     #[error("no user that may run initdb: root needs a `nobody` in /etc/passwd")]
     NoUser,
     /// Making the same request again is safe: all statements are.
@@ -39,6 +43,33 @@ pub enum Error {
     OwnsObjects(String),
     #[error("the server is not ready: {0}")]
     NotReady(String),
+    /// A stored file that does not open; which one, so that it can be taken from a copy.
+    #[error("the stored file {path} is broken")]
+    Broken {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{name} is archived already with other content; two servers may not share an archive")]
+    Differs { name: String },
+    #[error("'{0}' is no name of a file that is archived")]
+    NotArchived(String),
+    #[error("{0} is not in the archive")]
+    NoSegment(String),
+    #[error("no backups are kept of this server")]
+    NoBackups,
+    #[error("the archive has a hole: {missing} is missing, and later files are there; the log leads to {to} only")]
+    Hole { missing: String, to: String },
+    #[error("{asked} cannot be gone back to; what can is {window}")]
+    Outside { asked: String, window: String },
+    #[error("a point is named '{0}' already")]
+    PointTaken(String),
+    #[error("there is no point named '{0}'")]
+    NoPoint(String),
+    #[error("{tool} ended with {status}: {text}")]
+    Tool { tool: &'static str, status: std::process::ExitStatus, text: String },
+    #[error("the archiving of the log is behind: {0}")]
+    Behind(String),
     #[error("the control socket failed")]
     Control(#[source] std::io::Error),
 }

@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use api::postgres::{PostgresHealth, RoleRequest};
+use api::{
+    backup::BackupRequest,
+    postgres::{PostgresHealth, RoleRequest},
+};
 use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State},
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use service::{Peer, answer};
 
@@ -22,6 +25,12 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
         .route("/status", get(status))
         .route("/roles/{name}", put(set_role).delete(remove_role))
         .route("/databases/{name}", put(set_database))
+        .route("/archive/{name}", post(archive))
+        .route("/fetch/{name}", post(fetch))
+        .route("/backups", get(backups))
+        .route("/backup", post(back_up))
+        .route("/close-log", post(close_log))
+        .route("/check", post(check))
         .fallback(|| async { answer::error(StatusCode::NOT_FOUND, "not_found", "the keeper has no such route") })
         .layer(middleware::from_fn(local_only))
         .with_state(keeper)
@@ -70,6 +79,60 @@ async fn set_database(State(keeper): State<Arc<Keeper>>, Path(name): Path<String
     }
 }
 
+async fn archive(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>) -> Response {
+    match keeper.backups() {
+        Ok((backups, _)) => done(backups.archive(name).await),
+        Err(error) => refusal(&error),
+    }
+}
+
+/// Where the server wants the file.
+#[derive(serde::Deserialize)]
+struct Fetch {
+    to: String,
+}
+
+async fn fetch(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>, Json(fetch): Json<Fetch>) -> Response {
+    match keeper.backups() {
+        Ok((backups, _)) => done(backups.fetch(name, fetch.to).await),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn backups(State(keeper): State<Arc<Keeper>>) -> Response {
+    let listed = async { keeper.backups()?.0.list().await };
+    match listed.await {
+        Ok(backups) => Json(backups).into_response(),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn back_up(State(keeper): State<Arc<Keeper>>, Json(request): Json<BackupRequest>) -> Response {
+    let asked = async {
+        let (backups, admin) = keeper.served_backups()?;
+        backups.asked(admin, request.point.as_deref()).await
+    };
+    match asked.await {
+        Ok(answer) => Json(answer).into_response(),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn check(State(keeper): State<Arc<Keeper>>) -> Response {
+    let checked = async { keeper.served_backups()?.0.check().await };
+    match checked.await {
+        Ok(words) => Json(words).into_response(),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn close_log(State(keeper): State<Arc<Keeper>>) -> Response {
+    match keeper.served_backups() {
+        Ok((backups, admin)) => done(backups.close_log(admin).await),
+        Err(error) => refusal(&error),
+    }
+}
+
 fn done(result: Result<(), Error>) -> Response {
     match result {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -80,9 +143,11 @@ fn done(result: Result<(), Error>) -> Response {
 fn refusal(error: &Error) -> Response {
     let (status, code) = match error {
         Error::Name { .. } | Error::Password => (StatusCode::BAD_REQUEST, "invalid"),
-        Error::NoDatabase(_) => (StatusCode::NOT_FOUND, "not_found"),
-        Error::OwnsObjects(_) => (StatusCode::CONFLICT, "conflict"),
-        Error::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+        Error::NotArchived(_) => (StatusCode::BAD_REQUEST, "invalid"),
+        Error::NoDatabase(_) | Error::NoBackups | Error::NoSegment(_) => (StatusCode::NOT_FOUND, "not_found"),
+        Error::OwnsObjects(_) | Error::PointTaken(_) | Error::Differs { .. } => (StatusCode::CONFLICT, "conflict"),
+        Error::NoTool { .. } => (StatusCode::NOT_IMPLEMENTED, "no_tool"),
+        Error::NotReady(_) | Error::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         Error::Sql { source, .. } if source.is_closed() || source.code().is_none() => {
             (StatusCode::SERVICE_UNAVAILABLE, "not_ready")
         }

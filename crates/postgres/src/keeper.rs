@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,8 +17,10 @@ use tokio_postgres::Client;
 use crate::{
     Error,
     admin::{Admin, SignIn},
+    backups::{Backups, blocking},
     config::Checked,
     postmaster::{self, Postmaster},
+    restore::Restore,
     roles::Roles,
     settings::{self, Door},
     template, tools,
@@ -51,17 +56,19 @@ pub(crate) struct Keeper {
     checked: Checked,
     cert: Secret,
     key: Secret,
-    admin: Admin,
+    admin: Arc<Admin>,
     roles: Roles,
+    backups: Option<Arc<Backups>>,
     state: watch::Sender<State>,
     pid: AtomicU32,
     starts: AtomicU32,
 }
 
 impl Keeper {
-    pub fn new(checked: Checked, cert: Secret, key: Secret, password: Secret) -> Self {
-        let admin = Admin::new(checked.config.socket_dir.clone(), checked.config.port, password);
+    pub fn new(checked: Checked, cert: Secret, key: Secret, password: Secret, backups: Option<Arc<Backups>>) -> Self {
+        let admin = Arc::new(Admin::new(checked.config.socket_dir.clone(), checked.config.port, password));
         Self {
+            backups,
             checked,
             cert,
             key,
@@ -106,7 +113,10 @@ impl Keeper {
             self.make_ready(&server).await?;
             self.state.send_replace(State::Ready);
             tracing::info!(pid = self.pid.load(Ordering::Relaxed), "the server is ready");
-            std::future::pending::<Result<(), Error>>().await
+            match &self.backups {
+                Some(backups) => backups.keep(&self.admin).await,
+                None => std::future::pending().await,
+            }
         };
         // The borrow of `serve` ends before the server is ended or its end awaited a second time.
         enum Event {
@@ -124,6 +134,9 @@ impl Keeper {
             Event::Ended => {
                 let status = server.ended().await;
                 let how = status.map_or_else(|| "unknown, it was adopted".to_owned(), |s| s.to_string());
+                if let Some(restore) = self.restore() {
+                    restore.ended(&self.checked.pgdata, &how);
+                }
                 Ok(End::Died(format!("the server ended ({how}); its own words are in the log")))
             }
             Event::Asked => {
@@ -144,11 +157,17 @@ impl Keeper {
     async fn have(&self) -> Result<Postmaster, Error> {
         let checked = &self.checked;
         let (from, to) = (checked.config.template.clone(), checked.pgdata.clone());
-        let copied =
-            tokio::task::spawn_blocking(move || template::copy(&from, &to)).await.expect("copying does not panic")?;
+        let (backups, bin) = (self.backups.clone(), checked.config.bin.clone());
+        self.state.send_replace(State::Starting("its data is laid out".into()));
+        let copied = blocking(move || match backups.as_ref().and_then(|b| b.restore.as_ref()) {
+            // What is restored has the password that its origin had.
+            Some(restore) => restore.lay(&bin, &to).map(|_| false),
+            None => template::copy(&from, &to),
+        });
         // A fresh copy has no password yet, so that the first sign-in would only fail.
-        let door = if copied { Door::Trust } else { Door::Password };
-        settings::write(checked, &self.cert, &self.key, door)?;
+        let door = if copied.await? { Door::Trust } else { Door::Password };
+        let replay = self.restore().map(|restore| restore.settings()).unwrap_or_default();
+        settings::write(checked, &self.cert, &self.key, door, &replay)?;
         let find = || Postmaster::find(&checked.pgdata).map_err(Error::io("look for a server on", &checked.pgdata));
         if let Some((mut server, listens)) = find()? {
             let config = &checked.config;
@@ -193,7 +212,25 @@ impl Keeper {
         for database in &self.checked.config.databases {
             self.roles.set_database(&self.admin, database).await?;
         }
-        Ok(())
+        match &self.backups {
+            Some(backups) => backups.restored(&self.admin).await,
+            None => Ok(()),
+        }
+    }
+
+    fn restore(&self) -> Option<&Restore> {
+        self.backups.as_ref()?.restore.as_ref()
+    }
+
+    /// What keeps the backups, and the administrator's way in once the server is ready.
+    pub fn backups(&self) -> Result<(&Arc<Backups>, &Arc<Admin>), Error> {
+        Ok((self.backups.as_ref().ok_or(Error::NoBackups)?, &self.admin))
+    }
+
+    /// As [`Keeper::backups`], for what needs the server.
+    pub fn served_backups(&self) -> Result<(&Arc<Backups>, &Arc<Admin>), Error> {
+        self.roles()?;
+        self.backups()
     }
 
     /// The secret was changed since the password was set: opens the socket for a moment and sets it.
@@ -259,6 +296,8 @@ impl Keeper {
             connections: 0,
             trouble: None,
             starts: self.starts.load(Ordering::Relaxed),
+            archive: self.backups.as_ref().map(|backups| backups.status()),
+            restore: self.restore().map(|restore| restore.status()),
         };
         let asked = async {
             self.health().await?;

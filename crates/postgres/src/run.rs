@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::{context::secret, postgres::PostgresConfig};
 use service::{Context, Limits, Shutdown};
 
-use crate::{Error, config, http, keeper::Keeper};
+use crate::{Error, backups::Backups, config, http, keeper::Keeper};
 
 /// Keeps one PostgreSQL until `context.shutdown` is asked for, then ends it and returns.
 ///
@@ -22,11 +22,26 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     let mut take = |name| context.secrets.take(name).ok_or(Error::Missing(name));
     let (cert, key, password) = (take(secret::TLS_CERT)?, take(secret::TLS_KEY)?, take(secret::POSTGRES_ADMIN)?);
     let control = context.listeners.take("control").ok_or(Error::Missing("the listener `control`"))?;
-    let keeper = Arc::new(Keeper::new(checked, cert, key, password));
+    let backups = match &checked.config.backup {
+        Some(_) => Backups::open(&checked, &take(secret::BACKUP_KEY)?, &password, context.clock.clone())?,
+        None => None,
+    };
+    let copied = backups.clone();
+    let keeper = Arc::new(Keeper::new(checked, cert, key, password, backups));
     let limits = Limits { connections: 32, body_bytes: 64 * 1024, ..Limits::default() };
     let shutdown = context.shutdown.clone();
-    let answering = service::serve(control, None, http::routes(keeper.clone()), limits, shutdown.clone());
+    // It answers to the last: while the server ends, it still hands over its log.
+    let answering = service::serve(control, None, http::routes(keeper.clone()), limits, Shutdown::default());
+    let copying = async {
+        match &copied {
+            Some(backups) => backups.keep_copy(&shutdown).await,
+            None => shutdown.asked().await,
+        }
+        // The end of the server is what is waited for.
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = copying => Ok(()),
         // The drain of the control socket is not waited for: what it could still say, the end of this process says.
         () = keeper.keep(&shutdown) => Ok(()),
         error = until_broken(answering, &shutdown) => Err(Error::Control(error)),

@@ -83,13 +83,21 @@ pub(crate) fn fixed(checked: &Checked) -> Vec<(String, String)> {
 }
 
 /// Writes all files and makes the socket's folder.
-pub(crate) fn write(checked: &Checked, cert: &Secret, key: &Secret, door: Door) -> Result<(), Error> {
+///
+/// `further` are the keeper's own for this start.
+pub(crate) fn write(
+    checked: &Checked,
+    cert: &Secret,
+    key: &Secret,
+    door: Door,
+    further: &[(&str, String)],
+) -> Result<(), Error> {
     for folder in [&checked.conf, &checked.config.socket_dir] {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(Error::io("make", folder))?;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(Error::io("close", folder))?;
     }
     let conf = &checked.conf;
-    replace(&conf.join("postgresql.conf"), settings(checked).as_bytes())?;
+    replace(&conf.join("postgresql.conf"), settings(checked, further).as_bytes())?;
     replace(&conf.join("pg_ident.conf"), b"")?;
     replace(&conf.join("server.crt"), cert.expose().as_bytes())?;
     replace(&conf.join("server.key"), key.expose().as_bytes())?;
@@ -101,11 +109,14 @@ pub(crate) fn write_access(checked: &Checked, door: Door) -> Result<(), Error> {
     replace(&checked.conf.join("pg_hba.conf"), access(door).as_bytes())
 }
 
-fn settings(checked: &Checked) -> String {
+fn settings(checked: &Checked, further: &[(&str, String)]) -> String {
     let mut text = String::from("# Written by the keeper at each start; declare settings in the manifest.\n");
     let defaults = DEFAULTS.iter().filter(|(name, _)| !checked.settings.contains_key(*name));
     let declared = checked.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    for (name, value) in defaults.copied().chain(declared) {
+    let tools = crate::tools::client(&checked.config.bin, "pg_basebackup").is_ok();
+    let archive = crate::archive::settings(checked.config.backup.as_ref(), tools);
+    let own = archive.iter().chain(further).map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in defaults.copied().chain(declared).chain(own) {
         text.push_str(&format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")));
     }
     text
@@ -120,6 +131,7 @@ fn access(door: Door) -> String {
     format!(
         "# Written by the keeper. type, database, user, address, method\n\
          local     all postgres      {local}\n\
+         local     replication postgres {local}\n\
          local     all all           reject\n\
          hostnossl all all       all reject\n\
          hostssl   all postgres  all reject\n\
@@ -155,6 +167,7 @@ mod tests {
             port: 5432,
             socket_dir: "/run/pg".into(),
             databases: vec![],
+            backup: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
         crate::config::check(config, "/data".into()).unwrap()
@@ -162,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_declared_setting_replaces_the_default() {
-        let text = settings(&checked(&[("shared_buffers", "64MB")]));
+        let text = settings(&checked(&[("shared_buffers", "64MB")]), &[]);
         assert_eq!(
             text.lines().filter(|l| l.starts_with("shared_buffers ")).collect::<Vec<_>>(),
             ["shared_buffers = '64MB'"]
@@ -183,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_value_cannot_leave_its_line_or_its_quotes(value in "[^\\p{Cc}]{0,40}") {
-            let text = settings(&checked(&[("application_name", &value)]));
+            let text = settings(&checked(&[("application_name", &value)]), &[]);
             let line = text.lines().find(|l| l.starts_with("application_name")).unwrap();
             let inside = line.strip_prefix("application_name = '").unwrap().strip_suffix('\'').unwrap();
             prop_assert_eq!(inside.replace("''", "'").replace("\\\\", "\\"), value);

@@ -66,17 +66,19 @@ fn open_up(path: &Path, owner: Option<(u32, u32)>) -> Result<(), Error> {
 /// `pgdata` exists only complete and on the disk: a copy that was cut leaves a folder of another name, which the next
 /// start removes.
 pub(crate) fn copy(template: &Path, pgdata: &Path) -> Result<bool, Error> {
-    remove_leftovers(pgdata)?;
-    if pgdata.exists() {
-        return Ok(false);
-    }
+    let Some(work) = prepare(pgdata)? else { return Ok(false) };
     if !template.join("PG_VERSION").exists() {
         return Err(Error::Config(format!("there is no template at {}", template.display())));
     }
-    let work = beside(pgdata)?;
     copy_tree(template, &work)?;
     put(&work, pgdata)?;
     Ok(true)
+}
+
+/// Where a data directory may be made before it gets its name; None where there is one. Clears away what a cut one left.
+pub(crate) fn prepare(pgdata: &Path) -> Result<Option<PathBuf>, Error> {
+    remove_leftovers(pgdata)?;
+    if pgdata.exists() { Ok(None) } else { beside(pgdata).map(Some) }
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
@@ -122,7 +124,7 @@ fn remove_leftovers(path: &Path) -> Result<(), Error> {
 }
 
 /// Flushes the finished folder and gives it its name. Another process that was quicker wins.
-fn put(work: &Path, path: &Path) -> Result<(), Error> {
+pub(crate) fn put(work: &Path, path: &Path) -> Result<(), Error> {
     // One flush of the file system instead of a thousand of files: 30 ms against 200.
     let folder = fs::File::open(work).map_err(Error::io("open", work))?;
     rustix::fs::syncfs(&folder).map_err(|e| Error::io("flush", work)(e.into()))?;

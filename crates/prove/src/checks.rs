@@ -85,6 +85,7 @@ catalogue! {
     looks "secret_access_audited" audit::secret_access: "A read, a refused read and a write of a secret each leave a record with who, what, when and outcome.";
     looks "sign_in_audited" audit::sign_in: "A failed sign-in and a changed role each leave a security record.";
     looks "query_audited" audit::query: "A query with a mark is found in the record of the database, with the role that ran it.";
+    acts "admin_acts_recorded" audit::admin_acts: "An act of each kind that the supervisor carries out for people is recorded with who, what, to which stamp and when.";
     acts "audit_kept" audit::kept: "The clock moved: a record is found the day before its end and gone the day after.";
     looks "database_version" database::version: "SHOW server_version.";
     looks "tables_by_app" database::tables_by_app: "The database is PostgreSQL and holds what the application recorded.";

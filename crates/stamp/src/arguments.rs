@@ -44,6 +44,44 @@ pub struct ProveOf {
     pub sabotage: Option<String>,
 }
 
+/// To which moment, or what becomes of what was restored.
+#[derive(Args, Clone)]
+#[command(group(clap::ArgGroup::new("what").required(true)))]
+pub struct RestoreHow {
+    /// The database, where there is more than one, such as postgres.main
+    pub resource: Option<String>,
+    /// To this moment, such as 2026-01-24T12:00:00Z
+    #[arg(long, value_name = "TIME", group = "what")]
+    pub to: Option<String>,
+    /// To a moment that `stamp backup --point` named
+    #[arg(long, value_name = "NAME", group = "what")]
+    pub to_point: Option<String>,
+    /// As far as the log goes
+    #[arg(long, group = "what")]
+    pub latest: bool,
+    /// Bring up a stamp that is not there from a copy of another one's backups (a folder such as regions/REGION/SYSTEM.STAMP)
+    #[arg(long, value_name = "COPY", group = "what", requires = "key_file")]
+    pub from: Option<PathBuf>,
+    /// The file with the recovery key that the lost stamp's first `up` showed; `-` reads it from standard input
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Put what was restored in its origin's place; the old data is kept under another name
+    #[arg(long, group = "what")]
+    pub swap: bool,
+    /// Remove what was restored
+    #[arg(long, group = "what")]
+    pub discard: bool,
+    /// Remove the old data that a swap has kept
+    #[arg(long, group = "what")]
+    pub forget_replaced: bool,
+    /// The name of the restored database; NAME-restored if not given
+    #[arg(long = "as", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
 /// What is to be broken.
 #[derive(Args, Clone)]
 pub struct DrillOf {
@@ -152,6 +190,33 @@ pub enum Verb {
     Secret {
         #[command(subcommand)]
         verb: SecretVerb,
+    },
+    /// Take a base backup now, or name this moment
+    Backup {
+        #[command(flatten)]
+        of: Of,
+        /// The database, where there is more than one, such as postgres.main
+        resource: Option<String>,
+        /// Name this moment, to restore to it later (the log up to it is archived)
+        #[arg(long)]
+        point: Option<String>,
+    },
+    /// Show what can be gone back to
+    Backups {
+        #[command(flatten)]
+        of: Of,
+        /// Only this database, such as postgres.main
+        resource: Option<String>,
+        /// Restore the latest into a throwaway database and have every table and index of it read
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Restore a database beside the one there is; then swap it in, or remove it
+    Restore {
+        #[command(flatten)]
+        of: Of,
+        #[command(flatten)]
+        how: RestoreHow,
     },
     /// People of a stamp
     User {
@@ -262,6 +327,15 @@ pub enum AuditVerb {
         #[arg(long, default_value = "dev")]
         stamp: String,
     },
+    /// Show what people had the supervisor do: all of the home, or of one system
+    Acts {
+        /// The system
+        system: Option<String>,
+        #[arg(long)]
+        stamp: Option<String>,
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+    },
     /// Show records, the newest first
     Show {
         #[command(flatten)]
@@ -313,5 +387,18 @@ pub enum Role {
     Postgres {
         #[arg(long)]
         config: PathBuf,
+    },
+    /// Hands a file of PostgreSQL's log to its keeper
+    Archive {
+        #[arg(long)]
+        socket: PathBuf,
+        name: String,
+    },
+    /// Has a keeper put a file of the archive where its server wants it
+    Fetch {
+        #[arg(long)]
+        socket: PathBuf,
+        name: String,
+        to: String,
     },
 }

@@ -1,6 +1,7 @@
 //! The verbs, a file each.
 
 mod audit;
+mod backup;
 mod doctor;
 mod down;
 mod drill;
@@ -14,6 +15,7 @@ mod people;
 mod plan;
 mod prove;
 mod query;
+mod restore;
 mod serve;
 mod status;
 mod traces;
@@ -68,8 +70,15 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
                 people::set_secret(&of, name, vault, json).await
             }
+            Verb::Backup { of, resource, point } => backup::run(&of, resource, point, json).await,
+            Verb::Backups { of, resource, verify: true } => restore::verify(&of, resource, json).await,
+            Verb::Backups { of, resource, verify: false } => backup::list(&of, resource, json).await,
+            Verb::Restore { of, how } => restore::run(&of, how, json).await,
             Verb::User { verb: UserVerb::Add { of, email, name, groups } } => {
                 people::add(&of, email, name, groups, json).await
+            }
+            Verb::Audit { verb: AuditVerb::Acts { system, stamp, lines } } => {
+                audit::acts(system.as_deref(), stamp.as_deref(), lines, json).await
             }
             Verb::Audit { verb: AuditVerb::Show { of, actor, lines } } => audit::show(&of, actor, lines, json).await,
             Verb::Serve { .. }

@@ -129,7 +129,7 @@ pub async fn events(
     }
     match last {
         Some(Event::Failed(failure)) => Err(Failed(failure).into()),
-        Some(event @ (Event::Ready(_) | Event::Stopped { .. } | Event::Destroyed { .. })) => Ok(event),
+        Some(event) if event.is_last() => Ok(event),
         _ => Err(Failed(Failure {
             code: "S0004".into(),
             message: "the supervisor ended before the work did".into(),

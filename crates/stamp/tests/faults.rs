@@ -255,3 +255,24 @@ fn a_service_with_one_copy_is_replaced_under_load_and_no_request_is_dropped() {
     let dropped: Vec<String> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
     assert!(dropped.is_empty(), "of {}: {dropped:#?}", done.load(Relaxed));
 }
+
+#[test]
+fn what_people_had_done_is_recorded_and_outlives_the_stamp() {
+    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+    let shop = system(&stage, "[service.web]\nrun = [\"sleep\", \"1000\"]\n");
+    stage.stamp(&["up", &shop]).ok();
+    stage.stamp(&["destroy", &shop, "--yes"]).ok();
+    let records = stage.stamp(&["audit", "acts", "shop", "--json"]).ok().json();
+    let events: Vec<serde_json::Value> = records
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| serde_json::from_str(r["event"].as_str().unwrap()).unwrap())
+        .collect();
+    let actions: Vec<&str> = events.iter().map(|e| e["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["stamp.destroy", "stamp.up"], "the newest first: {events:?}");
+    for event in &events {
+        assert_eq!(event["object"], "shop/dev");
+        assert!(event["actor"].as_str().unwrap().starts_with("os:"), "{event}");
+    }
+}

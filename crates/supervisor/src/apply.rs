@@ -369,6 +369,13 @@ fn remove(ground: &Ground, row: &StampRow, folder: &std::path::Path) -> Result<(
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", folder)(e)),
         _ => {}
     }
+    for region in std::fs::read_dir(ground.home.regions()).into_iter().flatten().flatten() {
+        let copy = region.path().join(format!("{}.{}", row.system, row.stamp));
+        match std::fs::remove_dir_all(&copy) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::file("remove", copy)(e)),
+            _ => {}
+        }
+    }
     if let Ok(entries) = std::fs::read_dir(ground.home.apps()) {
         let prefix = format!("{}.{}.", row.system, row.stamp);
         for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)) {

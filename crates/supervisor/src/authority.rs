@@ -100,6 +100,28 @@ impl Authority {
         Ok(made)
     }
 
+    /// Makes the root file of a stamp that takes another's keys over, with a CA of its own; one that is there stays.
+    pub fn adopt(folder: &Path, zone: &str, cloud_names: bool, keys: BTreeMap<String, Secret>) -> Result<(), Error> {
+        let root = folder.join("root");
+        crate::home::make(&root, 0o700).map_err(Error::file("make", &root))?;
+        let path = root.join("keys.json");
+        if path.exists() {
+            return Ok(());
+        }
+        // Under another name first: with its own, it is whole.
+        let half = root.join("keys.adopted");
+        let made = Self::make(half.clone(), zone, cloud_names)?;
+        made.save(&keys)?;
+        std::fs::rename(&half, &path).map_err(Error::file("name", path))
+    }
+
+    /// All root keys, as they are sealed for another machine: without the CA, which another stamp has of its own.
+    pub fn content(&self, tenant: &str) -> Secret {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys: BTreeMap<&str, &str> = keys.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
+        Secret::new(serde_json::json!({ "version": VERSION, "tenant": tenant, "keys": keys }).to_string())
+    }
+
     fn save(&self, keys: &BTreeMap<String, Secret>) -> Result<(), Error> {
         let keys: BTreeMap<&str, &str> = keys.iter().map(|(k, v)| (k.as_str(), v.expose())).collect();
         let text = serde_json::json!({

@@ -39,6 +39,8 @@ const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
 /// A role is ready in well under a second; one that is not by then will not be.
 const ROLE_WITHIN: Duration = Duration::from_secs(60);
+/// A large database is replayed for hours, and is not restored by waiting less long.
+const RESTORE_WITHIN: Duration = Duration::from_secs(86_400);
 /// A migration of a large table takes its time, and what it does is not undone by waiting less long.
 const MIGRATION_WITHIN: Duration = Duration::from_secs(3600);
 
@@ -66,6 +68,8 @@ pub struct Composed {
     pub reloads: bool,
     /// The engine's `bin` and the template its data begins as.
     pub template: Option<(PathBuf, PathBuf)>,
+    /// Folders of its own beyond `data` and `log`; others may look into them.
+    pub folders: Vec<PathBuf>,
 }
 
 /// How readiness is seen.
@@ -186,6 +190,7 @@ impl Composer<'_> {
             start_within: MIGRATION_WITHIN,
             reloads: false,
             template: None,
+            folders: Vec::new(),
         }))
     }
 
@@ -236,6 +241,7 @@ impl Composer<'_> {
             start_within: service.start_within,
             reloads: false,
             template: None,
+            folders: Vec::new(),
         })
     }
 
@@ -322,6 +328,7 @@ impl Composer<'_> {
             // A clock is set once, at the start.
             reloads: reloads && self.clock_offset_ms == 0,
             template: None,
+            folders: Vec::new(),
         })
     }
 
@@ -586,7 +593,11 @@ impl Composer<'_> {
         let mut settings = postgres.settings.clone();
         let slots = postgres.connections.saturating_add(OWN_CONNECTIONS);
         settings.entry("max_connections".into()).or_insert_with(|| slots.to_string());
+        let origin = crate::backups::origin(self.journal, self.row, id)?;
+        let backup = crate::backups::config(self, id, &origin, postgres)?;
+        let folders = [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten().cloned().collect();
         let config = PostgresConfig {
+            backup: Some(backup),
             template: self.home.templates().join(engine.template_name()),
             bin: engine.bin,
             address: IpAddr::V4(self.layout.ip(&workload)?),
@@ -595,12 +606,21 @@ impl Composer<'_> {
             databases: postgres.databases.clone(),
             settings,
         };
-        let keys = vec![(secret::POSTGRES_ADMIN, format!("postgres-admin/{}", id.name))];
+        // A restored server has the roles and the backups of its origin.
+        let keys = vec![
+            (secret::POSTGRES_ADMIN, format!("postgres-admin/{}", origin.name)),
+            (secret::BACKUP_KEY, format!("backup/{}", origin.name)),
+        ];
         let template = (config.bin.clone(), config.template.clone());
+        let restoring = config.backup.as_ref().is_some_and(|b| b.restore.is_some());
         let mut composed = self.role(id, "postgres", config, false, keys)?;
         composed.template = Some(template);
+        composed.folders = folders;
         composed.shim.keep_orphans = true;
         composed.shim.stop_grace_ms = 60_000;
+        if restoring {
+            composed.start_within = RESTORE_WITHIN;
+        }
         Ok(composed)
     }
 

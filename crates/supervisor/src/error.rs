@@ -68,6 +68,8 @@ pub enum Error {
     Interrupted(String),
     #[error("{system}/{stamp} is half removed, and the rest could not be removed: {why}")]
     HalfRemoved { system: String, stamp: String, why: String },
+    #[error("{name} could not be restored: {why}")]
+    Restore { name: String, why: String },
     #[error("{what}")]
     Asked { what: String, hint: Option<String> },
     #[error("the supervisor is at fault: {0}")]
@@ -99,6 +101,7 @@ impl Error {
             Self::Asked { .. } => "S0218",
             Self::HalfRemoved { .. } => "S0219",
             Self::Network(_) => "S0220",
+            Self::Restore { .. } => "S0230",
             Self::Fault(_) => "S0299",
         }
     }
@@ -150,6 +153,9 @@ impl Error {
             Self::Migration { .. } => "nothing was switched over; mend the migration and run `stamp up` again".into(),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "make room on the disk; `stamp down` works on a full disk".into()
+            }
+            Self::Restore { .. } => {
+                "nothing was changed; `stamp backups` shows what can be gone back to, and the log says more".into()
             }
             Self::HalfRemoved { system, stamp, .. } => {
                 format!("mend that, then `stamp destroy {system} --stamp {stamp}`")

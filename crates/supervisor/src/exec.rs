@@ -53,6 +53,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
         start_within: std::time::Duration::ZERO,
         reloads: false,
         template: None,
+        folders: Vec::new(),
     };
     let secrets = place::secrets(ground, &layout, &authority, &composed)?;
     let answer = serde_json::json!({

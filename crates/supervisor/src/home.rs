@@ -107,6 +107,11 @@ impl Home {
         self.root.join("apps")
     }
 
+    /// What lies under other regions' labels: further copies of backups.
+    pub fn regions(&self) -> PathBuf {
+        self.root.join("regions")
+    }
+
     pub fn stamp(&self, system: &str, stamp: &str) -> PathBuf {
         self.root.join("stamps").join(format!("{system}.{stamp}"))
     }

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    Event, ExecRequest, Failure, LinkRequest, SecretRequest, StampLine, StampRef, TokenRequest, UpRequest, UserRequest,
-    Version,
+    BackupOf, Event, ExecRequest, Failure, FromCopy, LinkRequest, RestoreRequest, SecretRequest, StampLine, StampRef,
+    SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,
     body::Body,
     extract::{Query, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -19,11 +20,12 @@ use model::{Kind, ResourceId};
 
 use crate::{
     Error,
+    acts::{self, Acts},
     authority::Authority,
-    exec,
+    backups, exec,
     journal::StampRow,
     layout::Layout,
-    network, people, reconcile, secrets,
+    network, people, reconcile, recovery, region, secrets,
     stamp::{Ground, Work},
     status,
 };
@@ -31,8 +33,8 @@ use crate::{
 type Shared = State<Arc<Ground>>;
 
 /// All routes.
-pub fn routes(ground: Arc<Ground>) -> Router {
-    Router::new()
+pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
+    let recorded = Router::new()
         .route("/version", get(version))
         .route("/up", post(up))
         .route("/down", post(down))
@@ -44,8 +46,17 @@ pub fn routes(ground: Arc<Ground>) -> Router {
         .route("/secret", post(set_secret))
         .route("/user", post(add_user))
         .route("/token", post(give_token))
+        .route("/backup", post(back_up))
+        .route("/backups", get(list_backups))
+        .route("/restore", post(restore))
+        .route("/swap", post(swap))
+        .route("/restore-from", post(restore_from))
+        .route("/recovery-key", post(recovery_key))
+        .route("/recovery-key-shown", post(recovery_key_shown))
         .route("/shutdown", post(shutdown))
         .with_state(ground)
+        .layer(middleware::from_fn_with_state(acts.clone(), acts::record));
+    recorded.merge(Router::new().route("/acts", get(acts::show)).with_state(acts))
 }
 
 struct Refusal(Failure);
@@ -216,6 +227,42 @@ async fn give_token(State(ground): Shared, Json(request): Json<TokenRequest>) ->
         "client_id": token.client_id,
     });
     Ok(Json(body).into_response())
+}
+
+async fn back_up(State(ground): Shared, Json(of): Json<BackupOf>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(backups::back_up(&ground, &row, &of).await?).into_response())
+}
+
+async fn list_backups(State(ground): Shared, Query(of): Query<BackupOf>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(backups::list(&ground, &row, of.resource.as_deref()).await?).into_response())
+}
+
+async fn restore(State(ground): Shared, Json(request): Json<RestoreRequest>) -> Response {
+    events(async { backups::restore(&ground, row(&ground, &request.system, &request.stamp)?, request).await }.await)
+}
+
+async fn restore_from(State(ground): Shared, Json(request): Json<FromCopy>) -> Response {
+    events(region::up_from(&ground, request).await)
+}
+
+/// The key goes over this socket only, to the owner of the folder it waits in.
+async fn recovery_key(State(ground): Shared, Json(of): Json<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    let key = recovery::pending(&ground.home.stamp(&row.system, &row.stamp))?;
+    // A secret has no `Serialize`, so that it cannot be written by accident.
+    Ok(Json(serde_json::json!({ "recovery_key": key.as_ref().map(|k| k.expose()) })).into_response())
+}
+
+async fn recovery_key_shown(State(ground): Shared, Json(of): Json<StampRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    recovery::shown(&ground.home.stamp(&row.system, &row.stamp))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn swap(State(ground): Shared, Json(request): Json<SwapRequest>) -> Response {
+    events(async { backups::swap(&ground, row(&ground, &request.system, &request.stamp)?, request).await }.await)
 }
 
 async fn shutdown(State(ground): Shared) -> StatusCode {

@@ -7,8 +7,10 @@
 //! The order of reading: `reconcile.rs` (what is wanted, what is seen, the plan), `apply.rs` (a step after the other),
 //! `compose.rs` (what a workload is started with), `place.rs` (the driver's side of it).
 
+mod acts;
 mod apply;
 mod authority;
+mod backups;
 mod compose;
 mod error;
 mod exec;
@@ -23,11 +25,14 @@ mod place;
 mod places;
 mod ready;
 mod reconcile;
+mod recovery;
+mod region;
 mod renew;
 mod run;
 mod secrets;
 mod shims;
 mod stamp;
+mod state;
 mod status;
 mod supervisor;
 

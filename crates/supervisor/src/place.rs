@@ -108,6 +108,15 @@ pub fn write_files(ground: &Ground, layout: &Layout, composed: &Composed) -> Res
         let folder = layout.sockets.join(format!("{workload}.d"));
         make_for(&folder, 0o700, user).map_err(failed(&folder))?;
     }
+    for folder in &composed.folders {
+        // Those above it are passed through only.
+        for above in folder.ancestors().skip(1).take_while(|a| a.starts_with(ground.home.root())) {
+            if !above.exists() {
+                crate::home::make(above, 0o711).map_err(failed(above))?;
+            }
+        }
+        make_for(folder, 0o755, user).map_err(failed(folder))?;
+    }
     let shim = serde_json::to_vec_pretty(&composed.shim).map_err(|e| Error::Fault(e.to_string()))?;
     let path = place.join("shim.json");
     files::write(&path, &shim, 0o600, user).map_err(Error::file("write", &path))?;
@@ -115,7 +124,6 @@ pub fn write_files(ground: &Ground, layout: &Layout, composed: &Composed) -> Res
         let path = place.join("config.json");
         files::write(&path, role, 0o600, user).map_err(Error::file("write", &path))?;
     }
-    let _ = ground;
     Ok(())
 }
 

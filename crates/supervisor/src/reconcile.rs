@@ -19,8 +19,9 @@ use crate::{
     journal::{StampRow, Wanted},
     layout::{self, Layout},
     network::{self, Closed},
-    people, place, renew,
+    people, place, recovery, renew,
     stamp::{Ground, What, Work},
+    state,
 };
 
 /// Reads a manifest for one stamp; every fault is in the error, as it is shown.
@@ -50,6 +51,15 @@ fn runnable(system: &System) -> Result<(), Error> {
 
 /// Begins bringing a stamp up, or joins the work that does so already.
 pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error> {
+    begin_up(ground, request, |_, _| Ok(())).await
+}
+
+/// As [`up`]; `lay` is done once the stamp is written down and before it is wanted up: a cut one is not gone on with.
+pub(crate) async fn begin_up(
+    ground: &Arc<Ground>,
+    request: UpRequest,
+    lay: impl Fn(&mut StampRow, &System) -> Result<(), Error>,
+) -> Result<Work, Error> {
     let system = resolve(&request.manifest, &request.stamp)?;
     runnable(&system)?;
     if (request.clock_offset_ms != 0 || request.certificate_seconds != 0) && !ground.home.is_scratch() {
@@ -85,7 +95,8 @@ pub async fn up(ground: &Arc<Ground>, request: UpRequest) -> Result<Work, Error>
         if ground.shutdown.is_asked() {
             return Err(Error::Interrupted("the supervisor".into()));
         }
-        let row = wanted_row(ground, &system, &request)?;
+        let mut row = wanted_row(ground, &system, &request)?;
+        lay(&mut row, &system)?;
         ground.journal.want(&row)?;
         ground.journal.set_fact(&row.system, &row.stamp, CLOCK, &request.clock_offset_ms.to_string())?;
         let life = request.certificate_seconds.to_string();
@@ -165,8 +176,17 @@ async fn carry_out(ground: Arc<Ground>, row: StampRow, work: Work) {
     work.feed.tell(end);
 }
 
-async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<Ready, Error> {
-    let system = resolve(&row.manifest, &row.stamp)?;
+/// A stamp as it is declared, with what was restored beside it.
+pub fn system_of(ground: &Ground, row: &StampRow) -> Result<System, Error> {
+    let mut system = resolve(&row.manifest, &row.stamp)?;
+    crate::backups::add_restored(&ground.journal, row, &mut system)?;
+    Ok(system)
+}
+
+pub(crate) async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<Ready, Error> {
+    let unswapped = (ground.clone(), row.clone());
+    blocking(move || crate::backups::finish_swap(&unswapped.0, &unswapped.1)).await?;
+    let system = system_of(ground, row)?;
     let scene = {
         let (ground, row, system) = (ground.clone(), row.clone(), system);
         let fresh = matches!(work.what, What::Up(_));
@@ -183,6 +203,10 @@ async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<R
         steps: plan.steps.iter().map(|s| PlannedStep { id: s.id.clone(), needs: s.needs.clone() }).collect(),
     });
     let outcome = apply::run(ground, &scene, plan, work).await?;
+    {
+        let (row, scene) = (row.clone(), scene.clone());
+        blocking(move || state::put_keys(&row, &scene.layout, &scene.authority, &scene.system)).await?;
+    }
     let mut ready = apply::ready(&scene)?;
     ready.missing = outcome.missing;
     if scene.layout.closed.is_none() {
@@ -201,7 +225,7 @@ async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<R
 }
 
 /// Settles places, keys and files that everything else stands on. Run twice, it changes nothing.
-fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Result<Scene, Error> {
+pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Result<Scene, Error> {
     ground.home.prepare().map_err(Error::file("make", ground.home.root()))?;
     ballast(ground);
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
@@ -215,6 +239,9 @@ fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bool) -> Resu
         home::make(folder, 0o711).map_err(Error::file("make", folder))?;
     }
     let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    if system.resources.keys().any(|id| id.kind == model::Kind::Postgres) {
+        recovery::ensure(&layout.folder)?;
+    }
     write_public(&layout, &authority, &system)?;
     let composer = composer(ground, row, &system, &layout, fresh);
     let composed = composer.all()?;

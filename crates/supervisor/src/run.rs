@@ -11,11 +11,14 @@ use drivers::{probe::Machine, process::Process};
 use service::{Limits, Listener};
 
 use crate::{
-    Error, Home, files, http,
+    Error, Home,
+    acts::Acts,
+    files, http,
     journal::{StampRow, Wanted},
     layout::Layout,
     reconcile, renew, shims,
     stamp::{Ground, Seams},
+    state,
     supervisor::Supervisor,
 };
 
@@ -48,11 +51,18 @@ pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
     let socket = drivers::sockets::unix(&home.socket(), None)
         .map_err(|source| Error::Place { workload: "the supervisor".into(), source })?;
     tracing::info!(home = %home.root().display(), "the supervisor serves");
+    let acts = Acts::open(&home)?;
     tokio::spawn(watch(ground.clone()));
     let limits = Limits { body_bytes: 4 * 1024 * 1024, drain: Duration::from_millis(500), ..Limits::default() };
-    service::serve(Listener::Unix(socket.into()), None, http::routes(ground.clone()), limits, ground.shutdown.clone())
-        .await
-        .map_err(Error::file("serve", home.socket()))?;
+    service::serve(
+        Listener::Unix(socket.into()),
+        None,
+        http::routes(ground.clone(), acts),
+        limits,
+        ground.shutdown.clone(),
+    )
+    .await
+    .map_err(Error::file("serve", home.socket()))?;
     if ground.journal.stamps().is_ok_and(|stamps| stamps.is_empty()) {
         // Nothing of this home is left outside of it. Who comes next makes the folder once it has the lock.
         let _ = std::fs::remove_dir_all(home.sockets());
@@ -67,6 +77,7 @@ async fn watch(ground: Arc<Ground>) {
     let mut first = true;
     let mut empty = None;
     let mut tried = BTreeMap::new();
+    let mut kept = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -79,6 +90,7 @@ async fn watch(ground: Arc<Ground>) {
                 for row in rows {
                     if row.wanted == Wanted::Up {
                         renew::look(&ground, &row, &mut tried).await;
+                        state::look(&ground, &row, &mut kept).await;
                     }
                     look(&ground, row, first).await;
                 }

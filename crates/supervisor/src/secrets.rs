@@ -106,10 +106,13 @@ pub async fn ensure(
 ) -> Result<String, Error> {
     let client = vault_client(ground, layout, authority, system, id).await?;
     let there = names(&client, id).await?;
+    let remake = crate::region::remakes(ground, layout, id)?;
     let mut made = 0;
     let mut asked = Vec::new();
     for (name, origin) in &vault.secrets {
-        if there.contains(&name.to_ascii_lowercase()) {
+        // What leads into another stamp is made anew in one that was restored from its backups.
+        let leads_away = remake && !matches!(origin, SecretOrigin::Generate { .. } | SecretOrigin::Ask);
+        if there.contains(&name.to_ascii_lowercase()) && !leads_away {
             continue;
         }
         let value = match origin {
@@ -153,6 +156,9 @@ pub async fn ensure(
         };
         set(&client, id, name, &value).await?;
         made += 1;
+    }
+    if remake {
+        crate::region::remade(ground, layout, id)?;
     }
     let mut note = if made == 0 { format!("{} there", vault.secrets.len()) } else { format!("{made} made") };
     if !asked.is_empty() {

@@ -118,6 +118,10 @@ pub enum What {
     Destroy,
     /// Mends what ended by itself.
     Mend,
+    /// Restores a database beside the one there is.
+    Restore,
+    /// Puts a restored database in its origin's place, or removes it.
+    Swap,
 }
 
 impl Stamp {
@@ -149,8 +153,7 @@ impl Default for Feed {
 impl Feed {
     /// Adds an event; the last one ends the feed.
     pub fn tell(&self, event: Event) {
-        let over =
-            matches!(event, Event::Ready(_) | Event::Stopped { .. } | Event::Destroyed { .. } | Event::Failed(_));
+        let over = event.is_last();
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.push(event);
         let count = events.len();

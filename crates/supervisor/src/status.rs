@@ -13,14 +13,14 @@ use crate::{
     journal::{StampRow, Wanted},
     layout::Layout,
     network, ready,
-    reconcile::{resolve, scene_of},
+    reconcile::{scene_of, system_of},
     stamp::{Ground, What},
 };
 
 /// Looks at every workload of the stamp.
 pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Error> {
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let system = resolve(&row.manifest, &row.stamp)?;
+    let system = system_of(ground, row)?;
     let composed = scene_of(ground, row, &system, &layout)?;
     let mut resources = Vec::new();
     let mut all_ready = true;
@@ -45,6 +45,9 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         }
         if let Some(awaited) = awaited.filter(|_| note.is_empty()) {
             note = format!("awaited: {awaited}");
+        }
+        if note.is_empty() && one.template.is_some() && state == "ready" {
+            note = crate::backups::note(&layout, &one.workload).await;
         }
         let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
         let ip = layout.front(&one.workload)?;

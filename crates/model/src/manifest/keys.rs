@@ -294,7 +294,7 @@ const POSTGRES: &[Key] = &[
     Key::new("port", PORT, "Port; 5432 if not given."),
     Key::new("databases", List(&Text), "Databases in it; one named after the system if not given."),
     Key::new("access", List(&Table(DATABASE_ACCESS)), "Who may do what; nobody else gets in."),
-    Key::new("backup", Table(BACKUP), "Backups.").later(),
+    Key::new("backup", Table(BACKUP), "Backups."),
     Key::new(
         "high_availability",
         OneOf(&["none", "same-zone", "zone-redundant"]),
@@ -330,10 +330,10 @@ const BACKUP: &[Key] = &[
     ),
     Key::new("geo", Bool, "A copy under another region's label."),
     Key::new("every", Duration, "How often a full backup is made; 1d if not given."),
-    Key::new("differential", Duration, "How often what has changed since the full one is kept."),
+    Key::new("differential", Duration, "How often what has changed since the full one is kept.").later(),
     Key::new("increments", Duration, "How often the log is archived at least; 60s if not given."),
-    Key::new("to", Resource, "A share or blob that gets further copies."),
-    Key::new("immutable", Bool, "Nobody can delete a copy before its time."),
+    Key::new("to", Resource, "A share or blob that gets further copies.").later(),
+    Key::new("immutable", Bool, "Nobody can delete a copy before its time.").later(),
 ];
 
 const STORAGE: &[Key] =

@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context as _;
 use api::{
     Secret, Secrets,
+    backup::{BackupConfig, BackupRequest, Backups, RestoreOrder, Target},
     client::Client,
     context::secret,
     postgres::{PostgresConfig, PostgresStatus, Right, RoleRequest},
@@ -32,6 +33,7 @@ pub struct Bed {
     pub secrets: Secrets,
     ca_pem: String,
     keeper: Option<Child>,
+    offset_ms: i64,
 }
 
 /// The engine under test and the folder of engines; `./stampw test` says where by STAMP_ENGINES.
@@ -96,8 +98,56 @@ impl Bed {
             socket_dir: dir.path().join("run/sql"),
             databases: databases.iter().map(|d| (*d).to_owned()).collect(),
             settings: Default::default(),
+            backup: None,
         };
-        Ok(Self { dir, config, secrets, ca_pem, keeper: None })
+        Ok(Self { dir, config, secrets, ca_pem, keeper: None, offset_ms: 0 })
+    }
+
+    /// Keeps backups from now on; a base backup only when it is asked for.
+    pub fn keep_backups(&mut self) -> anyhow::Result<()> {
+        self.secrets.insert(secret::BACKUP_KEY, Secret::random());
+        self.config.backup = Some(BackupConfig {
+            repository: self.data().join("backups"),
+            copy: None,
+            every_s: 86_400,
+            retention_s: 7 * 86_400,
+            archive_timeout_s: 60,
+            program: self.dir.path().join("keeper"),
+            control: self.dir.path().join("run/control"),
+            restore: None,
+        });
+        Ok(())
+    }
+
+    /// A server of its own that is made from this one's backups.
+    pub fn restored(&self, target: Target) -> anyhow::Result<Self> {
+        let mut bed = Self::new(&[])?;
+        bed.keep_backups()?;
+        bed.secrets = self.secrets.clone();
+        bed.ca_pem = self.ca_pem.clone();
+        // Where tests run as root, both are the same user, and the certificate is for the same address.
+        let from = self.config.backup.as_ref().context("it keeps backups")?.repository.clone();
+        let order = RestoreOrder { from, target, aside: true, verify: true };
+        bed.config.backup.as_mut().context("it keeps backups")?.restore = Some(order);
+        bed.config.databases = Vec::new();
+        Ok(bed)
+    }
+
+    /// Takes a base backup now, and waits for it.
+    pub async fn back_up(&self) -> anyhow::Result<Backups> {
+        let control = self.control();
+        let name = api::backup::back_up(&control, &BackupRequest::default()).await?.name.context("it has a name")?;
+        let taken = || async {
+            let all = api::backup::backups(&control).await.map_err(|e| format!("{e:?}"))?;
+            let there = all.running.is_none() && all.bases.iter().any(|b| b.name == name);
+            if there { Ok(all) } else { Err(format!("{:?} {:?}", all.running, all.trouble)) }
+        };
+        until("the base backup is taken", taken).await
+    }
+
+    /// Moves the clock by which backups are due and let go, from the next start on.
+    pub fn move_clock(&mut self, days: i64) {
+        self.offset_ms = days * 86_400_000;
     }
 
     /// Started, and ready.
@@ -121,6 +171,7 @@ impl Bed {
             "data": self.data(),
             "control": self.dir.path().join("run/control"),
             "secrets": self.secrets.encode().expose(),
+            "offset_ms": self.offset_ms,
         });
         child.stdin.take().context("stdin was piped")?.write_all(start.to_string().as_bytes())?;
         self.keeper = Some(child);

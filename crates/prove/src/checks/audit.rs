@@ -111,3 +111,53 @@ pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
     lab.restore(on).await?;
     later
 }
+
+/// `admin_acts_recorded(SERVICE)`: an act of each kind that the supervisor carries out for people.
+pub async fn admin_acts(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let service = c.argument(0, "web");
+    let begun = jiff::Timestamp::now().as_millisecond() - 1_000;
+    let site = lab.restore(on).await?;
+    let api::supervisor::StampRef { system, stamp } = site.of();
+    let name = format!("Check-{}", uuid::Uuid::new_v4().simple());
+    let vault = site.first("vault")?;
+    let secret = json!({ "system": system, "stamp": stamp, "vault": vault, "name": name, "value": name });
+    site.supervisor.post::<_, serde_json::Value>("/secret", &secret).await?;
+    let person = site.person(&["user"]).await?;
+    site.inside(service, &[Ask::Environment { names: Vec::new() }]).await?;
+    site.token(&format!("service.{service}"), "https://vault.azure.net").await?;
+    lab.down(on).await?;
+    let site = lab.restore(on).await?;
+    let records: Vec<api::audit::Record> =
+        site.supervisor.get(&format!("/acts?system={system}&stamp={stamp}&limit=500")).await?;
+    let events = records.iter().map(|r| serde_json::from_str(&r.event)).collect::<Result<Vec<Event>, _>>()?;
+    let object = format!("{system}/{stamp}");
+    let kinds = [
+        ("stamp.up", "manifest", None),
+        ("stamp.down", "", None),
+        ("stamp.secret", "name", Some(name.as_str())),
+        ("stamp.user", "email", Some(person.email.as_str())),
+        ("stamp.exec", "service", Some(service)),
+        ("stamp.token", "workload", None),
+    ];
+    for (action, key, value) in kinds {
+        let fits = |e: &&Event| {
+            let detail = e.detail.get(key).and_then(serde_json::Value::as_str);
+            e.action == action
+                && e.object == object
+                && e.actor.starts_with("os:")
+                && e.time_ms >= begun
+                && (key.is_empty() || detail.is_some())
+                && value.is_none_or(|value| detail == Some(value))
+        };
+        must!(events.iter().any(|e| fits(&e)), "{action} left no record among {}", events.len());
+    }
+    let text = serde_json::to_string(&records)?;
+    // The secret's name is its value here: it may stand there once a record, and no more.
+    let named = text.matches(&name).count();
+    must!(named == 1, "the value of the secret stands in the record");
+    let who = events.first().map(|e| e.actor.clone()).unwrap_or_default();
+    Ok(format!(
+        "{} kinds of acts by {who}, each with actor, action, target and time; no secret among them",
+        kinds.len()
+    ))
+}

@@ -57,9 +57,29 @@ pub async fn show(of: &Of, actor: Option<String>, lines: usize, json: bool) -> a
         path.push_str(&format!("&actor={actor}"));
     }
     let answer: serde_json::Value = Client::unix(places.control(&audit)).get(&path).await?;
+    show_records(&answer, json);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn acts(system: Option<&str>, stamp: Option<&str>, lines: usize, json: bool) -> anyhow::Result<ExitCode> {
+    let client = connect::supervisor(&connect::home()?).await?;
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("limit", &lines.to_string());
+    if let Some(system) = system {
+        query.append_pair("system", &target::name(system)?);
+    }
+    if let Some(stamp) = stamp {
+        query.append_pair("stamp", stamp);
+    }
+    let answer: serde_json::Value = client.get(&format!("/acts?{}", query.finish())).await?;
+    show_records(&answer, json);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_records(answer: &serde_json::Value, json: bool) {
     if json {
         screen::data(&answer.to_string());
-        return Ok(ExitCode::SUCCESS);
+        return;
     }
     let records = answer.as_array().or_else(|| answer["records"].as_array()).cloned().unwrap_or_default();
     let mut rows = Vec::new();
@@ -79,5 +99,4 @@ pub async fn show(of: &Of, actor: Option<String>, lines: usize, json: bool) -> a
         ]);
     }
     screen::table(&["TIME (UTC)", "WHO", "WHAT", "OUTCOME", "TO"], &rows);
-    Ok(ExitCode::SUCCESS)
 }

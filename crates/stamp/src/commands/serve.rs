@@ -27,6 +27,14 @@ pub fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Telemetry { config } => role_of(&config, small()?, telemetry::run),
         Role::Audit { config } => role_of(&config, small()?, audit::run),
         Role::Postgres { config } => role_of(&config, small()?, postgres::run),
+        Role::Archive { socket, name } => small()?.block_on(postgres::archive(&socket, &name)).map_err(Into::into),
+        Role::Fetch { socket, name, to } => {
+            let (status, said) = small()?.block_on(postgres::fetch(&socket, &name, &to));
+            if let Some(said) = said {
+                tracing::error!(file = name, said, "the file could not be fetched from the archive");
+            }
+            return Ok(ExitCode::from(status));
+        }
     };
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),

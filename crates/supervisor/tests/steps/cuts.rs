@@ -15,6 +15,7 @@ use std::{
 };
 
 use api::supervisor::Event;
+use supervisor::Home;
 
 use super::{
     check::{self, Promise},
@@ -128,6 +129,7 @@ fn story(root: &Path, seed: u64, tale: &mut Tale) -> Result<(), String> {
 
 /// A machine with nothing on it, in place of the one that was there.
 fn emptied(root: &Path) -> Arc<World> {
+    let _ = std::fs::remove_dir_all(Home::at(root.to_owned()).sockets());
     match std::fs::remove_dir_all(root) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => panic!("{e}"),
         _ => World::new(root),

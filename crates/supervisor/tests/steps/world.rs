@@ -82,11 +82,30 @@ fn runtime() -> tokio::runtime::Handle {
     RUNTIME.get_or_init(made).handle().clone()
 }
 
+/// A folder for one machine, and with it the folder of sockets that its home makes elsewhere. Removed by the test that made it: what
+/// a killed supervisor left running may hold the machine itself until the process ends.
+pub struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let below = fs::read_dir(self.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+        for root in below.chain([self.path().to_owned()]).filter(|root| root.is_dir()) {
+            let _ = fs::remove_dir_all(Home::at(root).sockets());
+        }
+    }
+}
+
 /// A folder in memory where there is one: nothing here is about the disk.
-pub fn scratch() -> tempfile::TempDir {
+pub fn scratch() -> Scratch {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.unwrap()
+    Scratch(made.unwrap())
 }
 
 struct Player(OnceLock<std::sync::Weak<World>>);
@@ -215,12 +234,6 @@ impl World {
 
     fn runs(&self, workload: &str) -> bool {
         lock(&self.state).playing.values().any(|p| p.workload == workload && p.state == WorkloadState::Running)
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(self.home.sockets());
     }
 }
 
