@@ -273,6 +273,9 @@ pub struct Status {
     pub urls: BTreeMap<String, String>,
     pub ca: PathBuf,
     pub resources: Vec<ResourceStatus>,
+    /// Of a system that declares a network: its space and that it is closed, or what was refused. Empty: none is declared.
+    #[serde(default)]
+    pub network: String,
     pub supervisor_pid: u32,
     /// PSS of the supervisor itself, bytes.
     pub supervisor_pss_bytes: u64,

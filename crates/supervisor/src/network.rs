@@ -118,6 +118,16 @@ pub fn is_declared(network: &Declared) -> bool {
     network.space.is_some() || !network.subnets.is_empty()
 }
 
+/// What became of the network that the manifest declares.
+pub fn in_words(ground: &Ground, system: &System, layout: &Layout) -> String {
+    match (&layout.closed, is_declared(&system.network), &ground.machine.network) {
+        (Some(closed), ..) => format!("{}, closed", closed.space()),
+        (None, false, _) => String::new(),
+        (None, true, Err(refused)) => format!("closed network: not possible here ({refused})"),
+        (None, true, Ok(())) => "not closed: `stamp up` again".into(),
+    }
+}
+
 /// Where the stamp's network is kept, whether it has one or not.
 pub fn network(home: &Home, row: &StampRow) -> Network {
     Network::at(layout::sockets(home, row).join("net"))

@@ -15,7 +15,7 @@ use crate::{
     failover,
     journal::{StampRow, Wanted},
     layout::Layout,
-    lead, ready,
+    lead, network, ready,
     reconcile::{scene_of, system_of},
     stamp::{Ground, What},
 };
@@ -93,6 +93,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         urls,
         ca: layout.ca(),
         resources,
+        network: network::in_words(ground, &system, &layout),
         supervisor_pid: own,
         supervisor_pss_bytes: drivers::proc::pss_bytes(own).unwrap_or(0),
     })

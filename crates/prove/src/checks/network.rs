@@ -278,6 +278,8 @@ pub async fn deny_is_felt(lab: &Lab, on: &str, c: &Call) -> Seen {
         Ok(())
     })
     .await?;
+    // What was open over the link waits for its next packet: the service is well again only after that.
+    lab.restore(on).await?;
     let count = async || {
         let refused = of(&site).await?.refused;
         Ok::<u64, Miss>(refused.iter().filter(|f| f.from == stranger && f.to == database).map(|f| f.count).sum())

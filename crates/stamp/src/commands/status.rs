@@ -51,6 +51,9 @@ pub async fn run(system: Option<&str>, stamp: &str, json: bool) -> anyhow::Resul
     if !members.is_empty() {
         screen::table(&["MEMBER", "PART", "ZONE", "TERM", "TIMELINE", "LAG", "SYNCHRONOUS", "DOING"], &members);
     }
+    if !status.network.is_empty() {
+        screen::talk(&format!("network: {}", status.network));
+    }
     for (name, url) in &status.urls {
         screen::talk(&format!("{name}: {url}"));
     }

@@ -112,7 +112,7 @@ fn open(ground: &Ground, row: &StampRow) -> Error {
 pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
     let closed = layout.closed.as_ref().ok_or_else(|| open(ground, row))?;
-    let system = crate::reconcile::resolve(&row.manifest, &row.stamp)?;
+    let system = crate::reconcile::system_of(ground, row)?;
     let traffic = closed.network.traffic().map_err(Error::Network)?;
     let mut names: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
     for (workload, (_, ip)) in &closed.addresses.workloads {
