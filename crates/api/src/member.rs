@@ -33,9 +33,6 @@ pub struct Member {
     pub name: String,
     pub zone: String,
     pub address: IpAddr,
-    /// What its certificate vouches for; None: its address.
-    #[serde(default)]
-    pub host: Option<String>,
     pub port: u16,
     /// It never takes over, and no write waits for it.
     #[serde(default)]

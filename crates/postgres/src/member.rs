@@ -5,8 +5,11 @@
 //! fetched anew).
 
 use std::{
+    collections::BTreeMap,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// A member's own view.
 pub(crate) struct Membership {
     pub config: MemberConfig,
+    /// Names of the stamp, and where they lead.
+    hosts: Arc<BTreeMap<String, IpAddr>>,
     password: Secret,
     data: PathBuf,
     lead: watch::Sender<Option<Lead>>,
@@ -48,9 +53,10 @@ pub(crate) enum Rebuild {
 }
 
 impl Membership {
-    pub fn new(config: MemberConfig, password: Secret, data: PathBuf) -> Self {
+    pub fn new(config: MemberConfig, hosts: Arc<BTreeMap<String, IpAddr>>, password: Secret, data: PathBuf) -> Self {
         Self {
             config,
+            hosts,
             password,
             data,
             lead: watch::Sender::new(None),
@@ -191,12 +197,13 @@ impl Membership {
     pub fn conninfo(&self, checked: &Checked, leader: &Member, as_name: &str, database: Option<&str>) -> String {
         let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
         let path = |path: &Path| quoted(&path.display().to_string());
-        // The certificate is checked against the name, the connection goes to the address: no resolver is needed.
-        let address = leader.address.to_string();
-        let host = leader.host.as_deref().unwrap_or(&address);
+        // A certificate names what its server is called; in a closed network it does not name the address.
+        let called = self.hosts.iter().find(|(_, address)| **address == leader.address).map(|(name, _)| name.clone());
         let mut text = format!(
-            "host={host} hostaddr={address} port={} user={REPLICATOR} sslmode=verify-full sslrootcert={} passfile={} application_name={} \
+            "host={} hostaddr={} port={} user={REPLICATOR} sslmode=verify-full sslrootcert={} passfile={} application_name={} \
              connect_timeout=5 tcp_user_timeout=10000",
+            called.unwrap_or_else(|| leader.address.to_string()),
+            leader.address,
             leader.port,
             path(&self.config.ca),
             path(&checked.conf.join("passfile")),

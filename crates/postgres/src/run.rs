@@ -23,7 +23,10 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     let (cert, key, password) = (take(secret::TLS_CERT)?, take(secret::TLS_KEY)?, take(secret::POSTGRES_ADMIN)?);
     let control = context.listeners.take("control").ok_or(Error::Missing("the listener `control`"))?;
     let member = match checked.config.member.clone() {
-        Some(member) => Some(Membership::new(member, take(secret::POSTGRES_REPLICATION)?, context.data.clone())),
+        Some(member) => {
+            let password = take(secret::POSTGRES_REPLICATION)?;
+            Some(Membership::new(member, context.hosts.clone(), password, context.data.clone()))
+        }
         None => None,
     };
     let backups = match &checked.config.backup {

@@ -40,7 +40,8 @@ const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
 /// A role is ready in well under a second; one that is not by then will not be.
 const ROLE_WITHIN: Duration = Duration::from_secs(60);
-const STANDBY_WITHIN: Duration = Duration::from_secs(3600);
+/// A standby is copied from its primary; what takes longer goes on by itself after `up` has said so.
+const STANDBY_WITHIN: Duration = Duration::from_secs(600);
 /// A large database is replayed for hours, and is not restored by waiting less long.
 const RESTORE_WITHIN: Duration = Duration::from_secs(86_400);
 /// A migration of a large table takes its time, and what it does is not undone by waiting less long.
@@ -668,7 +669,6 @@ impl Composer<'_> {
             all.push(Member {
                 zone: postgres.zone(n),
                 address: IpAddr::V4(self.layout.ip(&name)?),
-                host: Some(self.layout.member_name(id, n)),
                 port: self.layout.port(postgres.port),
                 only_reads: postgres.only_reads(n),
                 name,

@@ -195,6 +195,13 @@ impl Layout {
             }
             let address = self.address(id)?;
             hosts.insert(self.name(id), address);
+            if let model::Resource::Postgres(postgres) = resource
+                && postgres.members() > 1
+            {
+                for n in 1..=postgres.members() {
+                    hosts.insert(self.member_name(id, n), IpAddr::V4(self.ip(&model::plan::workload(id, n))?));
+                }
+            }
             if let model::Resource::Vault(vault) = resource
                 && system.cloud_names
             {

@@ -131,8 +131,7 @@ pub async fn ensure(
             }
             SecretOrigin::Database { postgres, database, workload, format } => {
                 let password = Secret::random();
-                let role = database_role(workload);
-                database_access(ground, layout, system, postgres, workload, database, &role, &password).await?;
+                let role = database_access(ground, layout, system, postgres, workload, database, &password).await?;
                 connection_string(layout, system, postgres, database, &role, &password, *format)?
             }
             SecretOrigin::Ask => {
@@ -198,6 +197,7 @@ fn database_role(workload: &Principal) -> String {
     text.replace('-', "_")
 }
 
+/// Gives a workload its role in a database; the role's name.
 async fn database_access(
     ground: &Ground,
     layout: &Layout,
@@ -205,9 +205,9 @@ async fn database_access(
     postgres: &ResourceId,
     workload: &Principal,
     database: &str,
-    role: &str,
     password: &Secret,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
+    let role = database_role(workload);
     let Some(Resource::Postgres(declared)) = system.resources.get(postgres) else {
         return Err(Error::NotBuilt(format!("a connection to {postgres} of another stamp")));
     };
@@ -223,15 +223,14 @@ async fn database_access(
     };
     let request = RoleRequest { database: database.into(), right, password: password.clone() };
     let client = crate::lead::control(ground, layout, postgres)?;
-    client
-        .send_secret::<serde_json::Value>("PUT", &format!("/roles/{role}"), &request.encode())
-        .await
-        .map(drop)
-        .map_err(|source| Error::Role {
+    client.send_secret::<serde_json::Value>("PUT", &format!("/roles/{role}"), &request.encode()).await.map_err(
+        |source| Error::Role {
             resource: postgres.to_string(),
             what: format!("make the role {role}"),
             source: Box::new(source),
-        })
+        },
+    )?;
+    Ok(role)
 }
 
 fn connection_string(

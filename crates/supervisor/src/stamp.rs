@@ -34,6 +34,9 @@ pub struct Seams {
     pub twice: bool,
 }
 
+/// A database of a stamp: system, stamp, resource.
+type Database = (String, String, ResourceId);
+
 /// What stands still while the supervisor lives.
 pub struct Ground {
     pub home: Home,
@@ -52,7 +55,7 @@ pub struct Ground {
     pub templates: Mutex<()>,
     pub seams: Seams,
     stamps: Mutex<HashMap<(String, String), Arc<Stamp>>>,
-    leads: Mutex<HashMap<(String, String, ResourceId), Arc<tokio::sync::Mutex<()>>>>,
+    leads: Mutex<HashMap<Database, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Ground {

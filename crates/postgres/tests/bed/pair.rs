@@ -43,7 +43,6 @@ impl Group {
             .map(|(index, bed)| Member {
                 name: name(index),
                 zone: (index + 1).to_string(),
-                host: None,
                 address: bed.config.address,
                 port: bed.config.port,
                 only_reads: index > 1,
