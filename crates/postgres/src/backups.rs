@@ -39,6 +39,8 @@ const LOOK: Duration = Duration::from_secs(2);
 /// A base backup that failed is tried again after this, then after twice as long, and so on.
 const AGAIN: Duration = Duration::from_secs(30);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(1800);
+/// How often the further copy is looked after where nothing calls for it: others write into the repository too.
+const COPY_LOOK: Duration = Duration::from_secs(20);
 /// How long a file of the log may take to be archived when somebody waits for it.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -75,12 +77,12 @@ impl Backups {
     pub fn open(checked: &Checked, key: &Secret, password: &Secret, clock: Clock) -> Result<Option<Arc<Self>>, Error> {
         let Some(config) = checked.config.backup.clone() else { return Ok(None) };
         let repository = Repository::open(&config.repository, key)?;
-        let segments = repository.segments()?;
-        let mut last = None;
-        if let Some((newest, _)) = segments.iter().max_by_key(|(s, written)| (**written, **s)) {
-            let name = newest.name();
-            last = Some((name.clone(), repository.head(&format!("wal/{name}"))?.stored_ms));
-        }
+        let segments = repository.segments().unwrap_or_default();
+        let newest = segments.iter().max_by_key(|(s, written)| (**written, **s)).map(|(s, _)| s.name());
+        let last = newest.and_then(|name| {
+            let head = repository.head(&format!("wal/{name}")).ok()?;
+            Some((name, head.stored_ms))
+        });
         let state = State { segments, last, ..State::default() };
         let repository = Arc::new(repository);
         let restore = config.restore.clone().map(|order| Restore::new(order, key)).transpose()?;
@@ -295,6 +297,7 @@ impl Backups {
         self.close_log(admin).await?;
         let (own, done, now_ms) = (self.clone(), made.clone(), self.clock.now_ms());
         blocking(move || own.repository.put_point(&done, now_ms)).await?;
+        self.archived.send_modify(|count| *count += 1);
         Ok(made)
     }
 
@@ -316,7 +319,7 @@ impl Backups {
     pub async fn list(self: &Arc<Self>) -> Result<api::backup::Backups, Error> {
         let own = self.clone();
         let mut all = blocking(move || {
-            let (mut bases, path) = (own.repository.bases()?, own.repository.path()?);
+            let ((mut bases, broken), path) = (own.repository.all_bases()?, own.repository.path()?);
             let window = window(&bases, &path, &own.state().segments);
             if let Some(copying) = &own.copying {
                 for base in &mut bases {
@@ -325,7 +328,8 @@ impl Backups {
             }
             let (points, bytes) = (own.repository.points()?, own.repository.bytes());
             let copy = own.copying.as_ref().map(|copying| copying.status());
-            Ok(api::backup::Backups { bases, points, window, copy, bytes, ..api::backup::Backups::default() })
+            let trouble = broken.first().map(Error::chain);
+            Ok(api::backup::Backups { bases, points, window, copy, bytes, trouble, ..api::backup::Backups::default() })
         })
         .await?;
         all.archive = self.status();
@@ -335,7 +339,7 @@ impl Backups {
             bytes: bytes.load(Ordering::Relaxed),
             milliseconds: since.elapsed().as_millis() as u64,
         });
-        all.trouble = state.base_trouble.clone();
+        all.trouble = state.base_trouble.clone().or(all.trouble);
         drop(state);
         if let Err(error) = tools::client(&self.bin, "pg_basebackup") {
             all.trouble = Some(error.chain());
@@ -442,7 +446,7 @@ impl Backups {
             archived.borrow_and_update();
             let (one, root) = (copying.clone(), self.clock.clone());
             let again = match blocking(move || one.bring_up(&root)).await {
-                Ok(()) => Duration::from_secs(60),
+                Ok(()) => COPY_LOOK,
                 Err(_) => Duration::from_secs(5),
             };
             tokio::select! {

@@ -43,15 +43,23 @@ impl Repository {
     /// Our own: makes its folders, and removes what a cut write left.
     pub fn open(root: &Path, key: &Secret) -> Result<Self, Error> {
         let repository = Self::at(root, key)?;
+        if let Err(error) = repository.prepare() {
+            // The server must not wait for its backups; each try to store something tells what is wrong.
+            tracing::error!(error = error.chain(), "the folder of backups cannot be used");
+        }
+        Ok(repository)
+    }
+
+    fn prepare(&self) -> Result<(), Error> {
         for folder in FOLDERS {
-            let folder = root.join(folder);
+            let folder = self.root.join(folder);
             fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder).map_err(Error::io("make", &folder))?;
             for name in names(&folder)?.into_iter().filter(|n| n.starts_with(PART)) {
                 let path = folder.join(name);
                 fs::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }
-        Ok(repository)
+        Ok(())
     }
 
     /// The repository in another folder, under the same key.
@@ -120,24 +128,29 @@ impl Repository {
         self.put_small(&Head { place, stored_ms, written_ms: base.earliest_ms }, base)
     }
 
-    /// All whole base backups, the oldest first.
-    pub fn bases(&self) -> Result<Vec<Base>, Error> {
-        let mut bases = Vec::new();
+    /// All whole base backups, the oldest first, and what is wrong with those that do not open: they must not hinder the others.
+    pub fn all_bases(&self) -> Result<(Vec<Base>, Vec<Error>), Error> {
+        let (mut bases, mut broken) = (Vec::new(), Vec::new());
         for name in names(&self.root.join("base"))? {
             if !name.ends_with(".info") || name.starts_with('.') {
                 continue;
             }
-            let base: Base = self.get_small(&format!("base/{name}"))?;
-            if base.version > VERSION {
-                return Err(Error::Config(format!(
+            match self.get_small::<Base>(&format!("base/{name}")) {
+                Ok(base) if base.version > VERSION => broken.push(Error::Config(format!(
                     "backup {} is of version {}; this binary reads {VERSION}",
                     base.name, base.version
-                )));
+                ))),
+                Ok(base) => bases.push(base),
+                Err(error) => broken.push(error),
             }
-            bases.push(base);
         }
         bases.sort_by(|a: &Base, b| (a.begun_ms, &a.name).cmp(&(b.begun_ms, &b.name)));
-        Ok(bases)
+        Ok((bases, broken))
+    }
+
+    /// The base backups that open.
+    pub fn bases(&self) -> Result<Vec<Base>, Error> {
+        Ok(self.all_bases()?.0)
     }
 
     pub fn put_point(&self, point: &Point, stored_ms: i64) -> Result<(), Error> {
@@ -159,8 +172,11 @@ impl Repository {
         let folder = self.root.join("wal");
         let mut segments = BTreeMap::new();
         for name in names(&folder)? {
-            if let Some(segment) = Segment::parse(&name) {
-                segments.insert(segment, self.head(&format!("wal/{name}"))?.written_ms);
+            let Some(segment) = Segment::parse(&name) else { continue };
+            match self.head(&format!("wal/{name}")) {
+                Ok(head) => drop(segments.insert(segment, head.written_ms)),
+                // As good as missing: the hole is told by its name.
+                Err(error) => tracing::warn!(error = error.chain(), "a file of the archive cannot be read"),
             }
         }
         Ok(segments)
@@ -209,7 +225,8 @@ impl Repository {
         let known: Vec<&str> = bases[keep..].iter().map(|b| b.name.as_str()).collect();
         for name in names(&self.root.join("base"))? {
             // A base backup that was cut has a body and no more; the one under way has no name yet.
-            if !name.starts_with('.') && !name.ends_with(".info") && !known.contains(&name.as_str()) {
+            let told = self.has(&format!("base/{name}.info"));
+            if !name.starts_with('.') && !name.ends_with(".info") && !told && !known.contains(&name.as_str()) {
                 self.remove(&format!("base/{name}"))?;
             }
         }
@@ -382,8 +399,9 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let error = repository.bases().unwrap_err();
-        assert!(matches!(&error, Error::Broken { path, .. } if path.ends_with("base/a.info")), "{error:?}");
+        let (bases, broken) = repository.all_bases().unwrap();
+        assert!(bases.is_empty(), "{bases:?}");
+        assert!(matches!(&broken[0], Error::Broken { path, .. } if path.ends_with("base/a.info")), "{broken:?}");
     }
 
     #[test]

@@ -172,7 +172,13 @@ const SIGNAL: &str = "recovery.signal";
 
 /// The base backup from which a target is reached, or why it is not.
 pub(crate) fn choose(repository: &Repository, target: &Target) -> Result<Base, Error> {
-    let (mut bases, path, segments) = (repository.bases()?, repository.path()?, repository.segments()?);
+    let ((mut bases, mut broken), path) = (repository.all_bases()?, repository.path()?);
+    let segments = repository.segments()?;
+    if bases.is_empty()
+        && let Some(error) = broken.pop()
+    {
+        return Err(error);
+    }
     let window = window(&bases, &path, &segments);
     let outside = |asked: String| Error::Outside { asked, window: window_words(window) };
     let at_ms = match target {

@@ -1,6 +1,7 @@
 //! The catalogue of checks. Each looks at live parts; `about` says at what, for people.
 
 mod audit;
+mod backup;
 mod compute;
 mod database;
 mod edge;
@@ -93,6 +94,11 @@ catalogue! {
     looks "migrations_once" database::migrations_once: "The history of migrations is filled, and the serving role cannot change the schema.";
     acts "connections" database::connections: "So many connections are open at once and each answers; one more than the limit is refused in a defined way.";
     compares "own_database" database::own_database: "What is written in one stamp is not in another, and the application of one cannot log in to the database of the other.";
+    acts "point_in_time" backup::point_in_time: "Six rows one by one, restored to the moment after the fourth: a database of its own has exactly four, and the one that serves all six.";
+    acts "mistake_undone" backup::mistake_undone: "Rows are deleted, the database restored to the moment before and swapped in: the application reads them again, and the damaged data is kept.";
+    acts "daily_backups" backup::daily: "The clock moved a day at a time: each day has a base backup that nobody asked for.";
+    acts "backups_kept" backup::kept: "The clock moved: the day before its end a backup is restored from, the day after it is gone.";
+    acts "second_region" backup::second_region: "The stamp and its folder are gone: another comes up from the second copy and the recovery key alone, with every row; the other stamp has no second copy.";
     acts "zone_lost" members::zone_lost: "Every process of the database's primary is killed at once; the standby in another zone takes over, the application recovers by itself, and each committed row is there.";
     looks "encrypted_at_rest" database::encrypted_at_rest: "The file system under the data is encrypted.";
     acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back.";

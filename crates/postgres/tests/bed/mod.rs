@@ -110,6 +110,19 @@ impl Bed {
         Ok(Self { dir, config, secrets, ca_pem, keeper: None, offset_ms: 0 })
     }
 
+    /// Whether the engine has PostgreSQL's client tools; without them SKIP is said, and STAMP_REQUIRE=tools makes that a failure.
+    pub fn has_tools(&self) -> bool {
+        let bin = &self.config.bin;
+        let there =
+            [bin.clone(), bin.with_file_name("tools").join("bin")].iter().any(|f| f.join("pg_basebackup").exists());
+        let required = std::env::var("STAMP_REQUIRE").is_ok_and(|r| r.split(',').any(|word| word == "tools"));
+        assert!(there || !required, "no pg_basebackup beside {}", bin.display());
+        if !there {
+            println!("SKIP: no pg_basebackup beside {}; `engines/bring postgresql` brings it", bin.display());
+        }
+        there
+    }
+
     /// Keeps backups from now on; a base backup only when it is asked for.
     pub fn keep_backups(&mut self) -> anyhow::Result<()> {
         self.secrets.insert(secret::BACKUP_KEY, Secret::random());

@@ -1,0 +1,341 @@
+//! Backups that restore: to a moment, after days, and from the copy of another region.
+
+use std::time::Duration;
+
+use api::{
+    backup::{BackupAnswer, Base, Target},
+    supervisor::{BackupList, BackupOf, Event, RecoveryKey, RestoreRequest, Restored, StampRef, SwapAct, SwapRequest},
+};
+
+use crate::{
+    Error, Lab, Miss, Seen, Site,
+    claim::Call,
+    inside::{Ask, Saw},
+    miss, must, patched,
+    site::{until, until_in},
+};
+
+const DAY_MS: i64 = 86_400_000;
+/// A base backup and a restore of what a scratch stamp holds take seconds.
+const LONG: Duration = Duration::from_secs(120);
+
+/// Rows that are written, wrecked and read, of a file of the system's checks: `{mark}` is different in each run.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rows {
+    /// One more row; `{number}` counts them.
+    write: String,
+    /// Every row of this run, in order.
+    read: String,
+    /// The mistake.
+    wreck: String,
+}
+
+/// The service's own way to the database, and the rows of one run.
+struct Work<'a> {
+    service: &'a str,
+    variable: &'a str,
+    rows: Rows,
+    mark: String,
+}
+
+impl<'a> Work<'a> {
+    /// From the arguments SERVICE, VARIABLE, FILE, from `at` on.
+    fn of(lab: &Lab, c: &'a Call, at: usize) -> Result<Self, Miss> {
+        let file = format!("checks/{}.toml", c.argument(at + 2, "restore"));
+        let fault = |what: String| Error::File { file: file.clone(), what };
+        let rows = toml_edit::de::from_str(&lab.file(&file)?).map_err(|e| fault(e.to_string()))?;
+        let mark = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
+        Ok(Self { service: c.argument(at, "web"), variable: c.argument(at + 1, ""), rows, mark })
+    }
+
+    async fn sql(&self, site: &Site, statement: &str) -> Result<Vec<String>, Miss> {
+        let ask =
+            Ask::Sql { variable: self.variable.into(), statements: vec![statement.replace("{mark}", &self.mark)] };
+        let saw = site.inside(self.service, &[ask]).await?;
+        let Some(Saw::Sql(rows)) = saw.first() else { miss!("{statement}: {saw:?}") };
+        Ok(rows.first().into_iter().flatten().filter_map(|row| row.first().cloned()).collect())
+    }
+
+    async fn write(&self, site: &Site, number: u32) -> Result<(), Miss> {
+        self.sql(site, &self.rows.write.replace("{number}", &format!("{number:03}"))).await.map(drop)
+    }
+
+    async fn read(&self, site: &Site) -> Result<Vec<String>, Miss> {
+        self.sql(site, &self.rows.read).await
+    }
+
+    /// The server's time, in milliseconds.
+    async fn now(&self, site: &Site) -> Result<i64, Miss> {
+        let now = self.sql(site, "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").await?;
+        now.first().and_then(|n| n.parse().ok()).ok_or_else(|| Miss::Failed(format!("the server's time is {now:?}")))
+    }
+
+    /// The rows as a restored database has them, by the service's own role and password.
+    async fn read_beside(&self, site: &Site, restored: &Restored) -> Result<Vec<String>, Miss> {
+        let vault = site.vault(&format!("service.{}", self.service)).await?;
+        let answer = vault.send("GET", "/secrets/ConnectionStrings--DefaultConnection?api-version=7.4", None).await?;
+        let value: serde_json::Value = serde_json::from_slice(&answer.body)?;
+        let (_, name) = restored.name.split_once('.').unwrap_or_default();
+        let (_, origin) = restored.origin.split_once('.').unwrap_or_default();
+        let mut way = site.way(&restored.name)?;
+        let named = site.hosts.keys().find(|host| host.starts_with(&format!("{origin}.postgres.")));
+        // Its own certificate names it as its origin's names that.
+        if let Some(rest) = named.and_then(|host| host.strip_prefix(origin)) {
+            way.name = format!("{name}{rest}");
+        }
+        let client = crate::sql::connect_by(value["value"].as_str().unwrap_or_default(), &way).await?;
+        let rows = crate::sql::rows(&client, &self.rows.read.replace("{mark}", &self.mark)).await?;
+        Ok(rows.into_iter().filter_map(|row| row.into_iter().next()).collect())
+    }
+}
+
+/// Long work of the supervisor, to its end.
+async fn work(site: &Site, path: &str, body: &serde_json::Value) -> Result<Event, Miss> {
+    let client = site.supervisor.clone().timeout(Duration::from_secs(600));
+    let answer = client.send("POST", path, Some(("application/json", body.to_string().into()))).await?;
+    let last = answer.body.split(|b| *b == b'\n').rfind(|line| !line.is_empty()).unwrap_or_default();
+    match serde_json::from_slice(last)? {
+        Event::Failed(failure) => miss!("{path}: {} {}", failure.message, failure.causes.join(": ")),
+        event => Ok(event),
+    }
+}
+
+async fn restore(site: &Site, target: Target) -> Result<Restored, Miss> {
+    let StampRef { system, stamp } = site.of();
+    let request = RestoreRequest { system, stamp, resource: None, target, name: None, verify: false };
+    match work(site, "/restore", &serde_json::to_value(&request)?).await? {
+        Event::Restored(restored) => Ok(*restored),
+        other => miss!("a restore ended with {other:?}"),
+    }
+}
+
+async fn swap(site: &Site, act: SwapAct) -> Result<Restored, Miss> {
+    let StampRef { system, stamp } = site.of();
+    let request = SwapRequest { system, stamp, resource: None, act };
+    match work(site, "/swap", &serde_json::to_value(&request)?).await? {
+        Event::Restored(restored) => Ok(*restored),
+        other => miss!("a swap ended with {other:?}"),
+    }
+}
+
+async fn backups(site: &Site) -> Result<BackupList, Miss> {
+    let StampRef { system, stamp } = site.of();
+    let mut all: Vec<BackupList> = site.supervisor.get(&format!("/backups?system={system}&stamp={stamp}")).await?;
+    all.pop().ok_or_else(|| Miss::Failed("the stamp has no database".into()))
+}
+
+async fn back_up(site: &Site, point: Option<String>) -> Result<BackupAnswer, Miss> {
+    let StampRef { system, stamp } = site.of();
+    let client = site.supervisor.clone().timeout(LONG);
+    Ok(client.post("/backup", &BackupOf { system, stamp, resource: None, point }).await?)
+}
+
+/// A base backup that is taken now.
+async fn base(site: &Site) -> Result<Base, Miss> {
+    let name = back_up(site, None).await?.name.ok_or_else(|| Miss::Failed("a base backup has no name".into()))?;
+    until_in("the base backup", LONG, async || {
+        let list = backups(site).await?;
+        let found = list.backups.bases.iter().find(|b| b.name == name && list.backups.running.is_none());
+        found.cloned().ok_or_else(|| Miss::Failed(format!("{:?}, {:?}", list.backups.running, list.backups.trouble)))
+    })
+    .await
+}
+
+/// `point_in_time(SERVICE, VARIABLE, FILE)`.
+pub async fn point_in_time(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let work = Work::of(lab, c, 0)?;
+    base(&site).await?;
+    let mut moments = Vec::new();
+    for number in 1..=6 {
+        work.write(&site, number).await?;
+        moments.push(work.now(&site).await?);
+    }
+    let all = work.read(&site).await?;
+    must!(all.len() == 6, "6 rows were written, {} are there", all.len());
+    let restored = restore(&site, Target::Time { ms: moments[3] }).await?;
+    let fresh = lab.restore(on).await?;
+    let seen = work.read_beside(&fresh, &restored).await;
+    swap(&fresh, SwapAct::Discard).await?;
+    let seen = seen?;
+    must!(seen == all[..4], "the moment after the fourth of six rows: {seen:?}");
+    must!(work.read(&fresh).await? == all, "the database that serves was changed by a restore");
+    let stopped = restored.restore.and_then(|r| r.stopped).unwrap_or_default();
+    Ok(format!(
+        "6 rows, restored to the moment after the fourth within {:.1} s: 4 rows; recovery stopped {stopped}",
+        restored.milliseconds as f64 / 1000.0
+    ))
+}
+
+/// `mistake_undone(SERVICE, VARIABLE, FILE)`.
+pub async fn mistake_undone(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let work = Work::of(lab, c, 0)?;
+    base(&site).await?;
+    for number in 1..=5 {
+        work.write(&site, number).await?;
+    }
+    let before = work.read(&site).await?;
+    let moment = work.now(&site).await?;
+    until("the clock goes on", async || {
+        let now = work.now(&site).await?;
+        must!(now > moment + 1, "it is {now}");
+        Ok(())
+    })
+    .await?;
+    let begun = std::time::Instant::now();
+    work.sql(&site, &work.rows.wreck).await?;
+    must!(work.read(&site).await?.is_empty(), "the mistake left {:?}", work.read(&site).await?);
+    let restored = restore(&site, Target::Time { ms: moment }).await?;
+    let swapped = swap(&site, SwapAct::Swap).await?;
+    let fresh = lab.restore(on).await?;
+    let after = work.read(&fresh).await?;
+    must!(after == before, "before the mistake {before:?}, after the swap {after:?}");
+    let seconds = begun.elapsed().as_secs_f64();
+    let kept = swapped.kept.unwrap_or_default();
+    must!(kept.join("PG_VERSION").exists(), "the data of before is not kept in {}", kept.display());
+    swap(&fresh, SwapAct::Forget).await?;
+    Ok(format!(
+        "{} rows were deleted; restored as {} to the second before and swapped in: the application reads all of them again {seconds:.1} s after the mistake; the damaged data lay in {}",
+        before.len(),
+        restored.name,
+        kept.display()
+    ))
+}
+
+/// `daily_backups(DAYS)`.
+pub async fn daily(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let days: i64 = c.argument(0, "3").parse()?;
+    let site = lab.site(on).await?;
+    let first = base(&site).await?;
+    let later = async {
+        let mut seen = Vec::new();
+        for day in 1..=days {
+            let site = lab.at(on, day * DAY_MS).await?;
+            let found = until_in(&format!("the backup of day {day}"), LONG, async || {
+                let bases = backups(&site).await?.backups.bases;
+                let own = bases.into_iter().find(|b| b.scheduled && b.begun_ms >= first.begun_ms + day * DAY_MS);
+                own.ok_or_else(|| Miss::Failed("it is not there".into()))
+            })
+            .await?;
+            seen.push(found.name);
+        }
+        Ok(format!("nobody asked for {}", seen.join(", ")))
+    }
+    .await;
+    lab.restore(on).await?;
+    later
+}
+
+/// `backups_kept(DAYS)`.
+pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let days: i64 = c.argument(0, "7").parse()?;
+    let site = lab.site(on).await?;
+    let first = base(&site).await?;
+    let point = format!("kept-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    back_up(&site, Some(point.clone())).await?;
+    let later = async {
+        // The day after, so that there is one to begin from when the first goes.
+        for day in [1, days - 1] {
+            let site = lab.at(on, day * DAY_MS).await?;
+            until_in(&format!("the backup of day {day}"), LONG, async || {
+                let all = backups(&site).await?.backups;
+                let newest = all.bases.last().map(|b| b.begun_ms).unwrap_or_default();
+                must!(all.running.is_none() && newest >= first.begun_ms + day * DAY_MS, "the newest is of {newest}");
+                must!(all.bases.iter().any(|b| b.name == first.name), "{} is gone on day {day}", first.name);
+                Ok(())
+            })
+            .await?;
+            if day != 1 {
+                restore(&site, Target::Point { name: point.clone() }).await?;
+                swap(&site, SwapAct::Discard).await?;
+            }
+        }
+        let site = lab.at(on, (days + 1) * DAY_MS).await?;
+        until_in("the end of the first backup", LONG, async || {
+            let all = backups(&site).await?.backups;
+            must!(!all.bases.iter().any(|b| b.name == first.name), "{} is still there", first.name);
+            Ok(())
+        })
+        .await?;
+        must!(restore(&site, Target::Point { name: point.clone() }).await.is_err(), "what is let go was restored");
+        Ok(format!("{} is restored from on day {}, and gone on day {}", first.name, days - 1, days + 1))
+    }
+    .await;
+    lab.restore(on).await?;
+    later
+}
+
+/// `second_region(OTHER STAMP, SERVICE, VARIABLE, FILE)`: the first is lost with all that carries its label.
+pub async fn second_region(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let (site, other) = (lab.site(on).await?, lab.site(c.argument(0, "dev")).await?);
+    must!(backups(&site).await?.backups.copy.is_some(), "{on} has no second copy");
+    must!(backups(&other).await?.backups.copy.is_none(), "{} has a second copy as well", other.stamp);
+    let work = Work::of(lab, c, 1)?;
+    base(&site).await?;
+    for number in 1..=5 {
+        work.write(&site, number).await?;
+    }
+    let rows = work.read(&site).await?;
+    back_up(&site, Some(format!("lost-{}", work.mark.to_lowercase()))).await?;
+    let of = site.of();
+    let key: RecoveryKey = site.supervisor.post("/recovery-key", &of).await?;
+    let Some(key) = key.recovery_key else { miss!("the recovery key of {on} was shown already") };
+    let copy = until_in("the second copy", LONG, async || {
+        let Some(copy) = backups(&site).await?.backups.copy else { miss!("{on} has no second copy any more") };
+        must!(copy.files_behind == 0 && copy.age_s.is_some(), "{} files behind, {:?}", copy.files_behind, copy.trouble);
+        let roles =
+            std::fs::read_dir(&copy.folder)?.flatten().any(|e| e.file_name().to_string_lossy().starts_with("roles-"));
+        must!(roles && copy.folder.join("keys.box").exists(), "the state of the roles is not in it yet");
+        Ok(copy)
+    })
+    .await?;
+    let from = copy.folder.parent().map(std::path::Path::to_owned).unwrap_or_default();
+    let first = crate::checks::vault::folder(&site)?;
+    must!(!from.starts_with(&first), "the copy in {} lies with what it is a copy of", from.display());
+    // Everything that carries the first region's label is gone: processes, data, keys.
+    lab.down(on).await?;
+    std::fs::remove_dir_all(&first)?;
+    let begun = std::time::Instant::now();
+    let west = format!("{on}-west");
+    let manifest = patched(&site.manifest, &format!("[stamps.{west}]\nregion = \"elsewhere\"\n"))?;
+    let back = async {
+        let up = api::supervisor::UpRequest {
+            folder: lab.folder().to_owned(),
+            manifest: manifest.clone(),
+            stamp: west.clone(),
+            programs: vec![programs()?],
+            clock_offset_ms: 0,
+            certificate_seconds: 0,
+        };
+        let mut body = serde_json::to_value(&up)?;
+        body["from"] = from.display().to_string().into();
+        body["recovery_key"] = key.expose().into();
+        self::work(&site, "/restore-from", &body).await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let there = Site { stamp: west.clone(), ..(*site).clone() };
+        let seen = work.read(&there).await?;
+        must!(seen == rows, "of {rows:?} the new stamp has {seen:?}");
+        Ok(format!(
+            "{on} with its folder {} removed; {west} up from {} and the recovery key after {seconds:.1} s: {} of {} rows, read by the application's own connection",
+            first.display(),
+            from.display(),
+            seen.len(),
+            rows.len()
+        ))
+    }
+    .await;
+    // What is left of either is removed: a stamp whose folder is gone does not come up half from its journal.
+    for stamp in [west, on.to_owned()] {
+        let gone = StampRef { system: of.system.clone(), stamp };
+        let _ = self::work(&site, "/destroy", &serde_json::to_value(&gone)?).await;
+    }
+    lab.restore(on).await?;
+    back
+}
+
+fn programs() -> Result<std::path::PathBuf, Miss> {
+    let own = std::env::current_exe()?;
+    own.parent().map(std::path::Path::to_owned).ok_or_else(|| Miss::Failed("this program lies nowhere".into()))
+}
