@@ -30,7 +30,6 @@ use crate::{
 /// One resource, by kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-#[expect(clippy::large_enum_variant, reason = "a stamp has a few dozen, made once")]
 pub enum Resource {
     Edge(Edge),
     Service(Service),

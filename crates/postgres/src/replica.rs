@@ -50,16 +50,14 @@ pub(crate) async fn prepare(checked: &Checked, member: &Membership, lead: &Lead)
     let leader = member.member(&lead.primary)?;
     member.write_settings(checked, lead, &[])?;
     let marker = member.data(REWINDING);
-    if !pgdata.exists() {
+    if !pgdata.exists() || marker.exists() || member.rebuild() == Rebuild::Copy {
         copy(checked, member, leader).await?;
-    } else if marker.exists() || member.rebuild() == Rebuild::Copy {
+    } else if (!is_standby(pgdata) || member.rebuild() == Rebuild::Rewind)
+        && let Err(error) = rewind(checked, member, leader).await
+    {
+        // Half a rewind is no data; so is what the primary's log no longer reaches back to.
+        tracing::warn!(error = error.chain(), "could not rewind; copying instead");
         copy(checked, member, leader).await?;
-    } else if !is_standby(pgdata) || member.rebuild() == Rebuild::Rewind {
-        if let Err(error) = rewind(checked, member, leader).await {
-            // Half a rewind is no data; so is what the primary's log no longer reaches back to.
-            tracing::warn!(error = error.chain(), "could not rewind; copying instead");
-            copy(checked, member, leader).await?;
-        }
     }
     let _ = fs::remove_file(&marker);
     Ok(())

@@ -198,6 +198,7 @@ fn database_role(workload: &Principal) -> String {
     text.replace('-', "_")
 }
 
+#[expect(clippy::too_many_arguments, reason = "one call, each from another place")]
 async fn database_access(
     ground: &Ground,
     layout: &Layout,

@@ -34,6 +34,9 @@ pub struct Seams {
     pub twice: bool,
 }
 
+/// A lock for each database of a stamp.
+type Leads = HashMap<(String, String, ResourceId), Arc<tokio::sync::Mutex<()>>>;
+
 /// What stands still while the supervisor lives.
 pub struct Ground {
     pub home: Home,
@@ -52,7 +55,7 @@ pub struct Ground {
     pub templates: Mutex<()>,
     pub seams: Seams,
     stamps: Mutex<HashMap<(String, String), Arc<Stamp>>>,
-    leads: Mutex<HashMap<(String, String, ResourceId), Arc<tokio::sync::Mutex<()>>>>,
+    leads: Mutex<Leads>,
 }
 
 impl Ground {
