@@ -38,6 +38,8 @@ pub mod secret {
     pub const BACKUP_KEY: &str = "backup-key";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
+    /// The password with which the members of one database follow each other.
+    pub const POSTGRES_REPLICATION: &str = "postgres-replication";
 }
 
 /// `PUT /certificate` on a role's control socket: shown from the next handshake on, while connections stay.

@@ -20,6 +20,13 @@ impl Engine {
     }
 }
 
+/// Where a client tool of the engine with this `bin` is: beside the server, or in a folder of their own beside `bin` where the
+/// engine's package left them out.
+pub fn tool(bin: &Path, name: &str) -> Option<PathBuf> {
+    let own = bin.parent().unwrap_or(bin).join("tools/bin");
+    [bin, &own].into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
 /// All complete engines in a folder, newest first. A folder that is not there has none.
 pub fn installed(engines: &Path) -> Vec<Engine> {
     let mut found: Vec<(Vec<u32>, Engine)> = std::fs::read_dir(engines)

@@ -12,6 +12,7 @@ pub mod engine;
 mod error;
 pub mod gateway;
 pub mod identity;
+pub mod member;
 pub mod postgres;
 mod secret;
 pub mod shim;

@@ -8,6 +8,7 @@ use crate::{
     Secret, WireError,
     backup::{ArchiveStatus, BackupConfig, RestoreStatus},
     client::Client,
+    member::MemberConfig,
 };
 
 /// What the keeper is started with. Secrets: `postgres-admin`, `tls-cert`, `tls-key`; listener: `control`.
@@ -28,6 +29,9 @@ pub struct PostgresConfig {
     /// Extra settings, by PostgreSQL's own names. Those that would open, unsafe or redirect the server are refused.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// This is one of several servers of a database; None: the only one.
+    #[serde(default)]
+    pub member: Option<MemberConfig>,
     /// Base backups and the archive of the log; None: none are kept. Needs the secret `backup-key`.
     #[serde(default)]
     pub backup: Option<BackupConfig>,

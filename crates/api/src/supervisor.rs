@@ -56,10 +56,55 @@ pub enum Event {
     Destroyed {
         milliseconds: u64,
     },
+    /// Another member leads a database.
+    Led(Led),
     /// The end of a restore or a swap, good.
     Restored(Box<Restored>),
     /// The end, bad.
     Failed(Failure),
+}
+
+/// A change of who leads a database, done.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Led {
+    pub resource: String,
+    /// The workload that leads now.
+    pub primary: String,
+    /// The one that led before.
+    pub before: String,
+    pub term: u64,
+    /// How long no member took writes, as the supervisor saw it; None when it was restarted meanwhile.
+    pub outage_ms: Option<u64>,
+    pub milliseconds: u64,
+}
+
+/// `POST /failover`, `POST /switchover`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeadRequest {
+    pub system: String,
+    pub stamp: String,
+    /// `postgres.main` or `main`; None: the only database that has a standby.
+    #[serde(default)]
+    pub resource: Option<String>,
+    /// The standby may lack acknowledged writes.
+    #[serde(default)]
+    pub accept_loss: bool,
+}
+
+/// How a member of a database stands.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// `primary`, `standby`, `replica` (only reads), or `none` (no server answers).
+    pub part: String,
+    pub zone: String,
+    pub term: u64,
+    pub timeline: u32,
+    /// What it has not on its disk of the primary's log. None: not known.
+    pub lag_bytes: Option<u64>,
+    pub lag_ms: Option<u64>,
+    /// Every acknowledged write is on its disk.
+    pub synchronous: bool,
+    pub doing: String,
 }
 
 impl Event {
@@ -67,9 +112,12 @@ impl Event {
     pub fn is_last(&self) -> bool {
         match self {
             Self::Plan { .. } | Self::Step { .. } => false,
-            Self::Ready(_) | Self::Stopped { .. } | Self::Destroyed { .. } | Self::Restored(_) | Self::Failed(_) => {
-                true
-            }
+            Self::Ready(_)
+            | Self::Stopped { .. }
+            | Self::Destroyed { .. }
+            | Self::Restored(_)
+            | Self::Led(_)
+            | Self::Failed(_) => true,
         }
     }
 }
@@ -244,6 +292,9 @@ pub struct ResourceStatus {
     /// Why it does not run, or how it last ended.
     #[serde(default)]
     pub note: String,
+    /// Of a member of a database with several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<MemberStatus>,
     /// Its place in the stamp's closed network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,

@@ -1,8 +1,15 @@
 //! What `/proc` says of processes.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use crate::ProcessId;
+use rustix::process::{Pid, Signal};
+
+use crate::{Error, ProcessId};
 
 /// The fields of `/proc/PID/stat` that we use.
 pub struct Stat {
@@ -39,6 +46,34 @@ pub fn runs(id: ProcessId) -> bool {
 pub fn all() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The processes whose working directory is `folder`, as far as we may see.
+pub fn working_in(folder: &Path) -> Vec<u32> {
+    let Ok(folder) = fs::canonicalize(folder) else { return Vec::new() };
+    let works = |pid: &u32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder);
+    all().into_iter().filter(works).filter(|pid| identify(*pid).is_some()).collect()
+}
+
+/// Kills every process whose working directory is `folder` and waits until none is left.
+///
+/// # Errors
+/// Some were left after `within`.
+pub fn kill_working_in(folder: &Path, within: Duration) -> Result<(), Error> {
+    let until = Instant::now() + within;
+    loop {
+        let pids = working_in(folder);
+        if pids.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(Error::Survivors { mark: folder.display().to_string(), seconds: within.as_secs(), pids });
+        }
+        for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The real user of a process.

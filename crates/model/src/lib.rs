@@ -4,6 +4,7 @@
 //! field typed and checked. Both gather all faults as [`Diagnostic`]s, never only the first.
 
 pub mod diagnostic;
+pub mod failover;
 pub mod id;
 pub mod manifest;
 pub mod plan;

@@ -22,6 +22,8 @@ pub struct Observed {
     pub migrated: BTreeSet<ResourceId>,
     /// The first administrator has been invited.
     pub first_person: bool,
+    /// The workload that leads a database of several members; without an entry the first does.
+    pub leads: BTreeMap<ResourceId, String>,
 }
 
 /// What was seen of a workload that is placed. One that is not placed is not there.
@@ -77,15 +79,26 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-/// The workloads of a resource: one for most, one a copy for a service (`service.web`, `service.web+2`, ...).
+/// The workloads of a resource: one for most, one a copy for a service (`service.web`, `service.web+2`, ...), one a member for
+/// a database that has a standby or replicas.
 pub fn workloads(id: &ResourceId, resource: &Resource) -> Vec<String> {
+    let numbered = |count: u32| (1..=count).map(|n| workload(id, n)).collect();
     match resource {
-        Resource::Service(service) => {
-            (1..=service.scale.min.max(1)).map(|n| if n == 1 { id.to_string() } else { format!("{id}+{n}") }).collect()
-        }
+        Resource::Service(service) => numbered(service.scale.min.max(1)),
+        Resource::Postgres(postgres) => numbered(postgres.members()),
         _ if resource.is_provided() => vec![id.to_string()],
         _ => Vec::new(),
     }
+}
+
+/// The workload number `n` (from 1) of a resource.
+pub fn workload(id: &ResourceId, n: u32) -> String {
+    if n == 1 { id.to_string() } else { format!("{id}+{n}") }
+}
+
+/// The number of a workload within its resource, from 1.
+pub fn number_of(workload: &str) -> u32 {
+    workload.split_once('+').and_then(|(_, n)| n.parse().ok()).unwrap_or(1)
 }
 
 /// The resource a workload belongs to.
@@ -142,14 +155,24 @@ pub fn up(system: &System, observed: &Observed) -> Plan {
             _ => {}
         }
         let mut last = Vec::new();
-        for workload in workloads(id, resource) {
+        // Of a database, whoever leads comes first, and others wait for it alone: a standby is made from it, beside them.
+        let is_database = matches!(resource, Resource::Postgres(_));
+        let mut all = workloads(id, resource);
+        let leads = observed.leads.get(id).filter(|w| all.contains(w)).cloned().unwrap_or_else(|| id.to_string());
+        all.sort_by_key(|workload| is_database && *workload != leads);
+        for workload in all {
+            let follows = is_database && workload != leads;
+            let after = if follows { last.clone() } else { after.clone() };
             let (verb, act) = match observed.workloads.get(&workload) {
                 None => ("start", Act::Start { workload: workload.clone() }),
                 Some(Seen::Same) => ("await", Act::Await { workload: workload.clone() }),
                 Some(Seen::Reload) => ("reload", Act::Reload { workload: workload.clone() }),
                 Some(Seen::Changed) => ("replace", Act::Replace { workload: workload.clone() }),
             };
-            last.push(push(format!("{verb} {workload}"), act, after.clone()));
+            let step = push(format!("{verb} {workload}"), act, after);
+            if !follows {
+                last.push(step);
+            }
         }
         if let Some(act) = migration {
             last = vec![push(format!("migrate {id}"), act, last)];

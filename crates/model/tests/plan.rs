@@ -53,7 +53,7 @@ fn what_runs_is_awaited_and_what_changed_is_replaced() {
     workloads.insert("edge".into(), Seen::Reload);
     workloads.insert("service.gone".into(), Seen::Changed);
     let migrated = system.services().map(|(id, _)| id.clone()).collect();
-    let plan = plan::up(&system, &Observed { workloads, migrated, first_person: true });
+    let plan = plan::up(&system, &Observed { workloads, migrated, first_person: true, leads: BTreeMap::new() });
     assert!(plan.is_ordered());
     insta::assert_snapshot!(lines(&plan));
 }

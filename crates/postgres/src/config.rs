@@ -114,6 +114,7 @@ mod tests {
             databases: vec!["app".into()],
             backup: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            member: None,
         }
     }
 

@@ -43,6 +43,9 @@ pub enum Error {
     OwnsObjects(String),
     #[error("the server is not ready: {0}")]
     NotReady(String),
+    /// Whoever wrote it did not know of a newer word.
+    #[error("term {told} is older than term {known}, which was heard before")]
+    OldTerm { told: u64, known: u64 },
     /// A stored file that does not open; which one, so that it can be taken from a copy.
     #[error("the stored file {path} is broken")]
     Broken {

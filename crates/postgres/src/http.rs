@@ -23,6 +23,9 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/status", get(status))
+        .route("/pulse", get(pulse))
+        .route("/lead", post(read_lead))
+        .route("/rebuild", post(rebuild))
         .route("/roles/{name}", put(set_role).delete(remove_role))
         .route("/databases/{name}", put(set_database))
         .route("/archive/{name}", post(archive))
@@ -52,6 +55,22 @@ async fn health(State(keeper): State<Arc<Keeper>>) -> Response {
 
 async fn status(State(keeper): State<Arc<Keeper>>) -> Response {
     Json(keeper.status().await).into_response()
+}
+
+async fn pulse(State(keeper): State<Arc<Keeper>>) -> Response {
+    match keeper.pulse() {
+        Some(pulse) => Json(pulse).into_response(),
+        None => answer::error(StatusCode::NOT_FOUND, "not_found", "this database has one server only"),
+    }
+}
+
+async fn read_lead(State(keeper): State<Arc<Keeper>>) -> Response {
+    done(keeper.read_lead())
+}
+
+async fn rebuild(State(keeper): State<Arc<Keeper>>) -> Response {
+    keeper.rebuild();
+    done(Ok(()))
 }
 
 async fn set_role(
@@ -145,7 +164,9 @@ fn refusal(error: &Error) -> Response {
         Error::Name { .. } | Error::Password => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NotArchived(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NoDatabase(_) | Error::NoBackups | Error::NoSegment(_) => (StatusCode::NOT_FOUND, "not_found"),
-        Error::OwnsObjects(_) | Error::PointTaken(_) | Error::Differs { .. } => (StatusCode::CONFLICT, "conflict"),
+        Error::OwnsObjects(_) | Error::PointTaken(_) | Error::Differs { .. } | Error::OldTerm { .. } => {
+            (StatusCode::CONFLICT, "conflict")
+        }
         Error::NoTool { .. } => (StatusCode::NOT_IMPLEMENTED, "no_tool"),
         Error::NotReady(_) | Error::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         Error::Sql { source, .. } if source.is_closed() || source.code().is_none() => {

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Secret, postgres::PostgresStatus};
+use api::{
+    Secret,
+    member::{Lead, Pulse},
+    postgres::PostgresStatus,
+};
 use service::Shutdown;
 use tokio::sync::watch;
 use tokio_postgres::Client;
@@ -19,7 +23,9 @@ use crate::{
     admin::{Admin, SignIn},
     backups::{Backups, blocking},
     config::Checked,
+    member::{Membership, Rebuild},
     postmaster::{self, Postmaster},
+    replica,
     restore::Restore,
     roles::Roles,
     settings::{self, Door},
@@ -50,6 +56,8 @@ enum State {
 enum End {
     Asked,
     Died(String),
+    /// Another member leads: this one begins anew, behind it.
+    SteppedDown,
 }
 
 pub(crate) struct Keeper {
@@ -58,6 +66,8 @@ pub(crate) struct Keeper {
     key: Secret,
     admin: Arc<Admin>,
     roles: Roles,
+    /// None: the only server of its database.
+    member: Option<Membership>,
     backups: Option<Arc<Backups>>,
     state: watch::Sender<State>,
     pid: AtomicU32,
@@ -65,7 +75,14 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(checked: Checked, cert: Secret, key: Secret, password: Secret, backups: Option<Arc<Backups>>) -> Self {
+    pub fn new(
+        checked: Checked,
+        cert: Secret,
+        key: Secret,
+        password: Secret,
+        member: Option<Membership>,
+        backups: Option<Arc<Backups>>,
+    ) -> Self {
         let admin = Arc::new(Admin::new(checked.config.socket_dir.clone(), checked.config.port, password));
         Self {
             backups,
@@ -74,6 +91,7 @@ impl Keeper {
             key,
             admin,
             roles: Roles::default(),
+            member,
             state: watch::Sender::new(State::Starting("the keeper has just started".into())),
             pid: AtomicU32::new(0),
             starts: AtomicU32::new(0),
@@ -87,6 +105,10 @@ impl Keeper {
             let begun = Instant::now();
             let why = match self.one_life(shutdown).await {
                 Ok(End::Asked) => return,
+                Ok(End::SteppedDown) => {
+                    pause = FIRST_PAUSE;
+                    continue;
+                }
                 Ok(End::Died(why)) => why,
                 Err(error) => error.chain(),
             };
@@ -95,6 +117,9 @@ impl Keeper {
                 pause = FIRST_PAUSE;
             }
             let why = self.with_space(why);
+            if let Some(member) = &self.member {
+                member.tell_down(&why);
+            }
             tracing::error!(why, "the server is down; trying again in {} ms", pause.as_millis());
             self.state.send_replace(State::Down(why));
             tokio::select! {
@@ -107,26 +132,47 @@ impl Keeper {
 
     /// From having a server to its end.
     async fn one_life(&self, shutdown: &Shutdown) -> Result<End, Error> {
-        let mut server = self.have().await?;
+        let having = async {
+            let word = match &self.member {
+                Some(member) => {
+                    self.state.send_replace(State::Starting("it awaits word on who leads".into()));
+                    Some(member.word().await?)
+                }
+                None => None,
+            };
+            // A copy of a large database takes long; who leads may change meanwhile.
+            tokio::select! {
+                server = self.have(word.as_ref()) => Ok((server?, word.clone())),
+                news = self.other_word(word.as_ref()) => {
+                    Err(Error::NotReady(format!("{} leads now; beginning anew", news.primary)))
+                }
+            }
+        };
+        let (mut server, word) = tokio::select! {
+            had = having => had?,
+            () = shutdown.asked() => return Ok(End::Asked),
+        };
         self.pid.store(server.pid(), Ordering::Relaxed);
         let serve = async {
-            self.make_ready(&server).await?;
-            self.state.send_replace(State::Ready);
-            tracing::info!(pid = self.pid.load(Ordering::Relaxed), "the server is ready");
-            match &self.backups {
-                Some(backups) => backups.keep(&self.admin).await,
-                None => std::future::pending().await,
+            match (&self.member, word) {
+                (Some(member), Some(word)) => self.serve_as_member(&server, member, word).await,
+                _ => {
+                    self.make_ready(&server).await?;
+                    self.say_ready();
+                    self.keep_backups().await
+                }
             }
         };
         // The borrow of `serve` ends before the server is ended or its end awaited a second time.
         enum Event {
             Failed(Error),
+            Turned(Lead),
             Asked,
             Ended,
         }
         let watched = server.watch();
         let event = tokio::select! {
-            result = serve => Event::Failed(result.expect_err("a served server is watched for ever")),
+            result = serve => result.map_or_else(Event::Failed, Event::Turned),
             () = shutdown.asked() => Event::Asked,
             () = watched => Event::Ended,
         };
@@ -145,6 +191,20 @@ impl Keeper {
                 tracing::info!("the server was ended");
                 Ok(End::Asked)
             }
+            Event::Turned(news) => {
+                tracing::info!(primary = news.primary, "another member leads; stepping down");
+                self.state.send_replace(State::Starting(format!("it steps down for {}", news.primary)));
+                if let Some(member) = &self.member {
+                    member.tell_down("it steps down");
+                }
+                let was_primary = !replica::is_standby(&self.checked.pgdata);
+                let status = server.stop().await;
+                if was_primary && status.is_some_and(|s| s.success()) {
+                    // In order: every standby was sent all of it, so there is nothing to rewind.
+                    replica::mark_standby(&self.checked.pgdata)?;
+                }
+                Ok(End::SteppedDown)
+            }
             // A server that cannot be made ready is of no use; a new one may be.
             Event::Failed(error) => {
                 server.stop().await;
@@ -153,11 +213,130 @@ impl Keeper {
         }
     }
 
+    /// Another word than `known`; never, for the only server of a database.
+    async fn other_word(&self, known: Option<&Lead>) -> Lead {
+        match (&self.member, known) {
+            (Some(member), Some(known)) => member.other_word(known).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn say_ready(&self) {
+        self.state.send_replace(State::Ready);
+        tracing::info!(pid = self.pid.load(Ordering::Relaxed), "the server is ready");
+    }
+
+    /// Takes base backups as declared for as long as the server serves; only a failure ends it.
+    async fn keep_backups(&self) -> Result<Lead, Error> {
+        if let Some(backups) = &self.backups {
+            backups.keep(&self.admin).await?;
+        }
+        std::future::pending().await
+    }
+
+    /// A member's days as long as its server may stay: as a standby, then as the primary if it is called to lead. Gives the
+    /// word that ends them.
+    async fn serve_as_member(&self, server: &Postmaster, member: &Membership, word: Lead) -> Result<Lead, Error> {
+        let mut word = word;
+        if !member.leads(&word) || replica::is_standby(&self.checked.pgdata) {
+            self.answers().await;
+            if !member.leads(&word) {
+                replica::drop_slots(&self.admin).await?;
+                self.say_ready();
+                word = tokio::select! {
+                    word = replica::follow(&self.checked, member, &self.admin, server, word) => word,
+                    () = member.rebuild_asked() => return Err(Error::NotReady("its data is fetched anew".into())),
+                };
+                if !member.leads(&word) {
+                    return Ok(word);
+                }
+            }
+            replica::promote(&self.checked, member, &self.admin, server, &word).await?;
+        }
+        let ready = async {
+            self.make_ready(server).await?;
+            self.say_ready();
+            self.keep_backups().await
+        };
+        // Side by side: after a crash, what makes it ready may wait for a standby that is lost.
+        tokio::select! {
+            failed = ready => failed,
+            news = replica::lead(&self.checked, member, &self.admin, server, &word) => news,
+        }
+    }
+
+    /// Waits until a standby takes the administrator in; its password comes with the primary's log.
+    async fn answers(&self) {
+        loop {
+            let why = match self.admin.sign_in().await {
+                SignIn::Done(_) => return,
+                SignIn::WrongPassword => "the administrator's password is not the primary's yet".into(),
+                SignIn::NotYet(why) => why,
+            };
+            self.state.send_replace(State::Starting(why));
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
     /// Adopts the server that runs on the data directory, or starts one.
-    async fn have(&self) -> Result<Postmaster, Error> {
+    async fn have(&self, word: Option<&Lead>) -> Result<Postmaster, Error> {
         let checked = &self.checked;
-        let (from, to) = (checked.config.template.clone(), checked.pgdata.clone());
-        let (backups, bin) = (self.backups.clone(), checked.config.bin.clone());
+        let follows = self.member.as_ref().zip(word).filter(|(member, word)| !member.leads(word));
+        let door = match follows {
+            Some(_) => Door::Password,
+            None => self.own_data(word).await?,
+        };
+        let replay = self.restore().map(|restore| restore.settings()).unwrap_or_default();
+        settings::write(checked, &self.cert, &self.key, door, &replay)?;
+        if let (Some(member), Some(word), None) = (&self.member, word, follows) {
+            // A server that was ended goes on waiting for whom its record names.
+            let safe = if replica::is_standby(&checked.pgdata) { Vec::new() } else { member.safe_with() };
+            member.write_settings(checked, word, &safe)?;
+        }
+        if self.member.is_none() {
+            let _ = std::fs::remove_file(checked.conf.join("member.conf"));
+        }
+        let find = || Postmaster::find(&checked.pgdata).map_err(Error::io("look for a server on", &checked.pgdata));
+        if let Some((mut server, listens)) = find()? {
+            let config = &checked.config;
+            let as_declared = listens.port == config.port.to_string()
+                && listens.address == config.address.to_string()
+                && Path::new(&listens.socket_dir) == config.socket_dir;
+            // A primary that is one no longer has nothing to serve; neither has a standby whose data is to be replaced.
+            let in_place = follows
+                .is_none_or(|(member, _)| replica::is_standby(&checked.pgdata) && member.rebuild() == Rebuild::No);
+            if as_declared && in_place {
+                if let Some((member, word)) = follows {
+                    member.write_settings(checked, word, &[])?;
+                }
+                server.reload();
+                tracing::info!(pid = server.pid(), "adopted the running server");
+                self.state.send_replace(State::Starting("the server was adopted".into()));
+                return Ok(server);
+            }
+            tracing::info!(pid = server.pid(), ?listens, in_place, "the running server is not as declared; ending it");
+            server.stop().await;
+        }
+        postmaster::end_orphans(&checked.pgdata).await.map_err(Error::io("look for processes on", &checked.pgdata))?;
+        if let Some((member, word)) = follows {
+            self.state.send_replace(State::Starting(format!("its data is made from {}", word.primary)));
+            replica::prepare(checked, member, word).await?;
+        }
+        let child = tools::server(&checked.config.bin, &checked.pgdata, &settings::fixed(checked))
+            .map_err(Error::io("start", checked.config.bin.join("postgres")))?;
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        self.state.send_replace(State::Starting("the server was started".into()));
+        Postmaster::child(child).map_err(Error::io("watch", checked.config.bin.join("postgres")))
+    }
+
+    /// The data of a server that follows nobody: what is there, or the template. Gives who may come in at first.
+    async fn own_data(&self, word: Option<&Lead>) -> Result<Door, Error> {
+        let (from, to) = (self.checked.config.template.clone(), self.checked.pgdata.clone());
+        let (backups, bin) = (self.backups.clone(), self.checked.config.bin.clone());
+        if word.is_some_and(|word| word.term > 1) && !to.exists() {
+            // An empty database in the place of one that others follow would be a loss that nobody sees.
+            return Err(Error::Config(format!("{} is not there, and this member is to lead with it", to.display())));
+        }
         self.state.send_replace(State::Starting("its data is laid out".into()));
         let copied = blocking(move || match backups.as_ref().and_then(|b| b.restore.as_ref()) {
             // What is restored has the password that its origin had.
@@ -165,34 +344,7 @@ impl Keeper {
             None => template::copy(&from, &to),
         });
         // A fresh copy has no password yet, so that the first sign-in would only fail.
-        let door = if copied.await? { Door::Trust } else { Door::Password };
-        let replay = self.restore().map(|restore| restore.settings()).unwrap_or_default();
-        settings::write(checked, &self.cert, &self.key, door, &replay)?;
-        let find = || Postmaster::find(&checked.pgdata).map_err(Error::io("look for a server on", &checked.pgdata));
-        if let Some((mut server, listens)) = find()? {
-            let config = &checked.config;
-            let as_declared = listens.port == config.port.to_string()
-                && listens.address == config.address.to_string()
-                && Path::new(&listens.socket_dir) == config.socket_dir;
-            if as_declared {
-                server.reload();
-                tracing::info!(pid = server.pid(), "adopted the running server");
-                self.state.send_replace(State::Starting("the server was adopted".into()));
-                return Ok(server);
-            }
-            tracing::info!(
-                pid = server.pid(),
-                ?listens,
-                "the running server listens elsewhere than declared; ending it"
-            );
-            server.stop().await;
-        }
-        postmaster::end_orphans(&checked.pgdata).await.map_err(Error::io("look for processes on", &checked.pgdata))?;
-        let child = tools::server(&checked.config.bin, &checked.pgdata, &settings::fixed(checked))
-            .map_err(Error::io("start", checked.config.bin.join("postgres")))?;
-        self.starts.fetch_add(1, Ordering::Relaxed);
-        self.state.send_replace(State::Starting("the server was started".into()));
-        Postmaster::child(child).map_err(Error::io("watch", checked.config.bin.join("postgres")))
+        Ok(if copied.await? { Door::Trust } else { Door::Password })
     }
 
     /// Waits until the server answers, sees to the administrator's password, and makes what was declared.
@@ -209,6 +361,11 @@ impl Keeper {
         };
         self.close_door(server, client).await?;
         self.roles.close_defaults(&self.admin).await?;
+        match &self.member {
+            Some(member) => replica::open_to_others(&self.admin, member).await?,
+            // Whoever followed in earlier days is waited for no more, and no log is kept for it.
+            None => replica::drop_slots(&self.admin).await?,
+        }
         for database in &self.checked.config.databases {
             self.roles.set_database(&self.admin, database).await?;
         }
@@ -278,11 +435,31 @@ impl Keeper {
         match state {
             State::Ready => match self.admin.ping().await {
                 Err(error) => Err(Error::NotReady(self.with_space(error.chain()))),
+                Ok(()) if self.member.as_ref().is_some_and(|m| !m.follows()) => {
+                    Err(Error::NotReady("it follows nobody: the log does not stream in".into()))
+                }
                 Ok(()) => Ok(()),
             },
             State::Starting(why) => Err(Error::NotReady(format!("starting: {why}"))),
             State::Down(why) => Err(Error::NotReady(why)),
             State::Stopping => Err(Error::NotReady("it is being ended".into())),
+        }
+    }
+
+    /// How this member stands with the others; an only server has no pulse.
+    pub fn pulse(&self) -> Option<Pulse> {
+        self.member.as_ref().map(Membership::pulse)
+    }
+
+    /// Reads now who leads.
+    pub fn read_lead(&self) -> Result<(), Error> {
+        self.member.as_ref().map_or(Ok(()), Membership::read_lead)
+    }
+
+    /// Has a standby's data fetched anew.
+    pub fn rebuild(&self) {
+        if let Some(member) = &self.member {
+            member.ask_rebuild();
         }
     }
 

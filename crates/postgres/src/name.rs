@@ -11,8 +11,8 @@ const LONGEST: usize = 40;
 pub(crate) fn check<'a>(kind: &'static str, name: &'a str) -> Result<&'a str, Error> {
     let first = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
     let rest = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
-    let reserved =
-        name.starts_with("pg_") || matches!(name, "postgres" | "public" | "none" | "template0" | "template1");
+    let reserved = name.starts_with("pg_")
+        || matches!(name, "postgres" | "replicator" | "public" | "none" | "template0" | "template1");
     if first && rest && !reserved && name.len() <= LONGEST {
         Ok(name)
     } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::{context::secret, postgres::PostgresConfig};
 use service::{Context, Limits, Shutdown};
 
-use crate::{Error, backups::Backups, config, http, keeper::Keeper};
+use crate::{Error, backups::Backups, config, http, keeper::Keeper, member::Membership};
 
 /// Keeps one PostgreSQL until `context.shutdown` is asked for, then ends it and returns.
 ///
@@ -22,12 +22,16 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     let mut take = |name| context.secrets.take(name).ok_or(Error::Missing(name));
     let (cert, key, password) = (take(secret::TLS_CERT)?, take(secret::TLS_KEY)?, take(secret::POSTGRES_ADMIN)?);
     let control = context.listeners.take("control").ok_or(Error::Missing("the listener `control`"))?;
+    let member = match checked.config.member.clone() {
+        Some(member) => Some(Membership::new(member, take(secret::POSTGRES_REPLICATION)?, context.data.clone())),
+        None => None,
+    };
     let backups = match &checked.config.backup {
         Some(_) => Backups::open(&checked, &take(secret::BACKUP_KEY)?, &password, context.clock.clone())?,
         None => None,
     };
     let copied = backups.clone();
-    let keeper = Arc::new(Keeper::new(checked, cert, key, password, backups));
+    let keeper = Arc::new(Keeper::new(checked, cert, key, password, member, backups));
     let limits = Limits { connections: 32, body_bytes: 64 * 1024, ..Limits::default() };
     let shutdown = context.shutdown.clone();
     // It answers to the last: while the server ends, it still hands over its log.

@@ -106,7 +106,7 @@ pub(crate) fn write(
 
 /// Writes the access file alone; the server reads it at SIGHUP.
 pub(crate) fn write_access(checked: &Checked, door: Door) -> Result<(), Error> {
-    replace(&checked.conf.join("pg_hba.conf"), access(door).as_bytes())
+    replace(&checked.conf.join("pg_hba.conf"), access(door, checked.config.member.is_some()).as_bytes())
 }
 
 fn settings(checked: &Checked, further: &[(&str, String)]) -> String {
@@ -117,16 +117,32 @@ fn settings(checked: &Checked, further: &[(&str, String)]) -> String {
     let archive = crate::archive::settings(checked.config.backup.as_ref(), tools);
     let own = archive.iter().chain(further).map(|(name, value)| (*name, value.as_str()));
     for (name, value) in defaults.copied().chain(declared).chain(own) {
-        text.push_str(&format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''")));
+        text.push_str(&line(name, value));
     }
+    // What changes while it runs: who leads, and with whom writes are safe.
+    text.push_str("include_if_exists = 'member.conf'\n");
     text
 }
 
+/// A setting as a line of `postgresql.conf`.
+pub(crate) fn line(name: &str, value: &str) -> String {
+    format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
 /// First match wins, no match is a refusal.
-fn access(door: Door) -> String {
+fn access(door: Door, members: bool) -> String {
     let local = match door {
         Door::Password => "scram-sha-256",
         Door::Trust => "trust",
+    };
+    // `replication` is the stream; `postgres` is where pg_rewind reads from. The others' addresses are not compared: on
+    // loopback a connection comes from the address it goes to.
+    let members = match members {
+        true => {
+            "hostssl   replication replicator all scram-sha-256\n\
+             hostssl   postgres replicator all scram-sha-256\n"
+        }
+        false => "",
     };
     format!(
         "# Written by the keeper. type, database, user, address, method\n\
@@ -134,13 +150,15 @@ fn access(door: Door) -> String {
          local     replication postgres {local}\n\
          local     all all           reject\n\
          hostnossl all all       all reject\n\
+         {members}\
+         hostssl   all replicator all reject\n\
          hostssl   all postgres  all reject\n\
          hostssl   all all       all scram-sha-256\n"
     )
 }
 
 /// Puts a file in place whole, readable by this user only (PostgreSQL insists on it for the key).
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temp = path.with_extension("new");
     let write = || {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
@@ -169,6 +187,7 @@ mod tests {
             databases: vec![],
             backup: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            member: None,
         };
         crate::config::check(config, "/data".into()).unwrap()
     }
@@ -184,7 +203,7 @@ mod tests {
 
     #[test]
     fn nobody_comes_in_without_tls_or_as_administrator() {
-        let text = access(Door::Password);
+        let text = access(Door::Password, true);
         let rules: Vec<Vec<&str>> = text.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
         assert!(rules.iter().all(|r| r[0] != "host"));
         assert!(rules.iter().filter(|r| r[0] == "hostnossl").all(|r| r.last() == Some(&"reject")));

@@ -100,7 +100,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
 const WORK: &str = ".making-";
 
 /// A name beside `path` for unfinished work, of this process alone.
-fn beside(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn beside(path: &Path) -> Result<PathBuf, Error> {
     let name = path.file_name().ok_or_else(|| Error::Config(format!("{} names no folder", path.display())))?;
     let work = path.with_file_name(format!("{WORK}{}-{}", name.to_string_lossy(), std::process::id()));
     match fs::remove_dir_all(&work) {
@@ -111,7 +111,7 @@ fn beside(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-fn remove_leftovers(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove_leftovers(path: &Path) -> Result<(), Error> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let prefix = format!("{WORK}{}-", name.to_string_lossy());
     for entry in fs::read_dir(parent).map_err(Error::io("list", parent))? {

@@ -121,6 +121,23 @@ fn mark(command: &mut Command) {
     }
 }
 
+/// Runs a client tool to its end. It ends with the future that is waited for here.
+///
+/// # Errors
+/// It could not be started, or ended with anything but success; its last words are in the error.
+pub(crate) async fn to_end(command: Command, name: &'static str) -> Result<(), Error> {
+    let mut command = tokio::process::Command::from(command);
+    let output = command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).output().await;
+    let output = output.map_err(Error::io("start", name))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().filter(|l| !l.is_empty()).collect();
+    let text = lines[lines.len().saturating_sub(4)..].join("; ");
+    Err(Error::Tool { tool: name, status: output.status, text })
+}
+
 /// What `pg_basebackup` is asked for.
 pub(crate) struct BaseBackup<'a> {
     pub bin: &'a Path,

@@ -6,6 +6,7 @@ mod compute;
 mod database;
 mod edge;
 mod identity;
+mod members;
 mod network;
 mod stamps;
 mod story;
@@ -98,6 +99,7 @@ catalogue! {
     acts "daily_backups" backup::daily: "The clock moved a day at a time: each day has a base backup that nobody asked for.";
     acts "backups_kept" backup::kept: "The clock moved: the day before its end a backup is restored from, the day after it is gone.";
     acts "second_region" backup::second_region: "The stamp and its folder are gone: another comes up from the second copy and the recovery key alone, with every row; the other stamp has no second copy.";
+    acts "zone_lost" members::zone_lost: "Every process of the database's primary is killed at once; the standby in another zone takes over, the application recovers by itself, and each committed row is there.";
     looks "encrypted_at_rest" database::encrypted_at_rest: "The file system under the data is encrypted.";
     acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back.";
     acts "stamps_stand_alone" stamps::stand_alone: "Two stamps share no process, address, CA or folder, and each serves with the other taken down.";

@@ -236,6 +236,23 @@ pub enum Verb {
     /// The half of a check that runs in the place of a service (started by `prove`)
     #[command(hide = true)]
     Probe { asks: String },
+    /// Have the standby of a database lead at once: whatever is left of the primary is killed first
+    Failover {
+        #[command(flatten)]
+        of: Of,
+        /// The database, such as postgres.main; without it the only one that has a standby
+        resource: Option<String>,
+        /// Even if the standby lacks writes that were acknowledged
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// Have the standby of a database lead in order: no acknowledged write is lost, and the primary follows it
+    Switchover {
+        #[command(flatten)]
+        of: Of,
+        /// The database, such as postgres.main; without it the only one that has a standby
+        resource: Option<String>,
+    },
     /// Stop a stamp; its data stays
     Down {
         #[command(flatten)]

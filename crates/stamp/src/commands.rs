@@ -7,6 +7,7 @@ mod down;
 mod drill;
 mod exec;
 mod explain;
+mod failover;
 mod init;
 mod logs;
 mod network;
@@ -56,6 +57,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 screen::data(&::prove::inside::answer(&asks).await);
                 Ok(ExitCode::SUCCESS)
             }
+            Verb::Failover { of, resource, accept_loss } => {
+                failover::run(&of, resource, failover::How::Now { accept_loss }, json).await
+            }
+            Verb::Switchover { of, resource } => failover::run(&of, resource, failover::How::InOrder, json).await,
             Verb::Down { of } => down::run(&of, json).await,
             Verb::Destroy { of, yes } => down::destroy(&of, yes, json).await,
             Verb::Status { system, stamp } => status::run(system.as_deref(), &stamp, json).await,

@@ -20,12 +20,13 @@ use crate::{
     Error,
     authority::Authority,
     compose::Composed,
+    failover,
     journal::StampRow,
     layout::Layout,
-    network, people, place, ready,
+    lead, network, people, place, ready,
     reconcile::blocking,
     secrets,
-    stamp::{Ground, Work},
+    stamp::{Ground, What, Work},
 };
 
 /// The entry looks at each service once a second ([`crate::compose`]), with a limit of two.
@@ -123,6 +124,13 @@ async fn act(
     work: &Work,
     started: Instant,
 ) -> Result<Done, Error> {
+    // A member is placed and ended by one at a time, and after a change of the lead that was begun before.
+    let held = match &step.act {
+        Act::Start { workload } | Act::Replace { workload } | Act::Reload { workload } | Act::Await { workload } => {
+            hold_member(ground, scene, workload).await?
+        }
+        _ => None,
+    };
     let note = |note: String| {
         let milliseconds = started.elapsed().as_millis() as u64;
         work.feed.tell(Event::Step { id: step.id.clone(), state: StepState::Waiting, milliseconds, note });
@@ -133,14 +141,30 @@ async fn act(
         Act::Start { workload } | Act::Replace { workload } => {
             let replace = matches!(step.act, Act::Replace { .. });
             let missing = placed(ground, scene, workload, replace).await?;
+            // From here on it mends itself, and others may change who leads.
+            drop(held);
             let composed = find(scene, workload)?;
+            if let Some(missing) = no_standby(ground, scene, composed) {
+                return Ok(Done { missing: vec![missing], ..Done::default() });
+            }
+            if work.what == What::Mend && follows(ground, scene, workload) {
+                // It may take long to be made anew; whatever else ends meanwhile is mended meanwhile.
+                return Ok(Done { note: "is made or catches up".into(), missing });
+            }
             ready::wait(&scene.layout, composed, note).await?;
             Ok(Done { note: ready_note(scene, composed).await, missing })
         }
         Act::Await { workload } => {
-            let (ground, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
-            blocking(move || place::adopt(&ground, &scene2.layout, &name)).await?;
+            let (ground2, scene2, name) = (ground.clone(), scene.clone(), workload.clone());
+            blocking(move || place::adopt(&ground2, &scene2.layout, &name)).await?;
+            drop(held);
             let composed = find(scene, workload)?;
+            if let Some(missing) = no_standby(ground, scene, composed) {
+                return Ok(Done { missing: vec![missing], ..Done::default() });
+            }
+            if work.what == What::Mend && follows(ground, scene, workload) {
+                return Ok(Done { note: "ran already".into(), ..Done::default() });
+            }
             ready::wait(&scene.layout, composed, note).await?;
             Ok(Done { note: "ran already".into(), ..Done::default() })
         }
@@ -177,6 +201,41 @@ async fn act(
             Ok(Done::default())
         }
     }
+}
+
+/// The lock of the database that a workload is a member of; None for all others.
+async fn hold_member(
+    ground: &Arc<Ground>,
+    scene: &Scene,
+    workload: &str,
+) -> Result<Option<tokio::sync::OwnedMutexGuard<()>>, Error> {
+    let id = plan::resource_of(workload);
+    let Some((id, _)) = lead::groups(&scene.system).find(|(group, _)| group.to_string() == id) else { return Ok(None) };
+    let guard = ground.lead_lock(&scene.row.system, &scene.row.stamp, id).lock_owned().await;
+    failover::finish(ground, &scene.row, id).await?;
+    Ok(Some(guard))
+}
+
+/// Why a member that should follow cannot be made on this machine; the others serve without it.
+fn no_standby(ground: &Ground, scene: &Scene, composed: &Composed) -> Option<String> {
+    let (bin, _) = composed.template.as_ref()?;
+    let lacks = follows(ground, scene, &composed.workload) && api::engine::tool(bin, "pg_basebackup").is_none();
+    lacks.then(|| {
+        format!(
+            "{} (no pg_basebackup in {}; `engines/bring postgresql` adds PostgreSQL's tools)",
+            composed.workload,
+            bin.display()
+        )
+    })
+}
+
+/// Whether a workload follows another: it is looked after beside what others wait for.
+fn follows(ground: &Ground, scene: &Scene, workload: &str) -> bool {
+    let of = |(id, _): (&ResourceId, _)| {
+        id.to_string() == plan::resource_of(workload)
+            && lead::primary(ground, &scene.layout, id).is_ok_and(|primary| primary != workload)
+    };
+    lead::groups(&scene.system).any(of)
 }
 
 fn find<'a>(scene: &'a Scene, workload: &str) -> Result<&'a Composed, Error> {
@@ -322,6 +381,15 @@ pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destro
             .collect(),
     });
     let mut failed = None;
+    // Nobody changes who leads while all is ended.
+    let mut members = Vec::new();
+    for id in layout.workloads().map(|w| plan::resource_of(&w.workload).to_owned()).collect::<BTreeSet<_>>() {
+        if let Ok(id) = id.parse::<ResourceId>()
+            && id.kind == Kind::Postgres
+        {
+            members.push(ground.lead_lock(&row.system, &row.stamp, &id).lock_owned().await);
+        }
+    }
     for workload in order {
         let id = format!("stop {workload}");
         let started = Instant::now();

@@ -80,6 +80,9 @@ pub fn add_restored(journal: &Journal, row: &StampRow, system: &mut System) -> R
         let Some(Resource::Postgres(origin)) = system.resources.get(&beside.origin) else { continue };
         let mut own = origin.clone();
         own.databases = Vec::new();
+        // It stands alone until it takes its origin's place.
+        own.high_availability = model::resource::HighAvailability::None;
+        own.read_replicas = 0;
         system.resources.insert(beside.name.clone(), Resource::Postgres(own));
         let after = system.order.iter().position(|id| *id == beside.origin).map_or(0, |at| at + 1);
         system.order.insert(after, beside.name);
@@ -97,13 +100,14 @@ pub fn origin(journal: &Journal, row: &StampRow, id: &ResourceId) -> Result<Reso
 pub fn config(
     composer: &Composer<'_>,
     id: &ResourceId,
+    workload: &str,
     origin: &ResourceId,
     declared: &model::resource::Postgres,
 ) -> Result<BackupConfig, Error> {
     let layout = composer.layout;
     let beside = restores(composer.journal, composer.row)?.into_iter().find(|b| b.name == *id);
     let beside = beside.map(|b| RestoreOrder {
-        from: repository(layout, &b.origin),
+        from: leading_repository(composer, &b.origin),
         verify: b.name.name.ends_with(VERIFY),
         target: b.target,
         aside: true,
@@ -115,21 +119,23 @@ pub fn config(
         aside: false,
         verify: false,
     });
-    let restore = beside.or(region);
+    // Whoever follows is made from the first.
+    let restore = beside.or(region).filter(|_| *workload == id.to_string());
     let backup = &declared.backup;
     let copy = (backup.geo && id == origin).then(|| {
         let region = copy_region(composer.system.region.as_deref());
         let stamp = format!("{}.{}", layout.system, layout.stamp);
-        composer.home.regions().join(region).join(stamp).join(id.to_string())
+        composer.home.regions().join(region).join(stamp).join(workload)
     });
     Ok(BackupConfig {
-        repository: repository(layout, id),
+        // Each member keeps the backups of the time in which it leads: two servers may not share an archive.
+        repository: layout.place(workload).join("backups"),
         copy,
         every_s: backup.every.as_secs().max(1),
         retention_s: backup.retention.as_secs(),
         archive_timeout_s: backup.increments.as_secs().max(1),
         program: composer.stamp_binary.into(),
-        control: layout.control(&id.to_string()),
+        control: layout.control(workload),
         restore,
     })
 }
@@ -137,6 +143,13 @@ pub fn config(
 /// Where a database's backups lie: beside its data, which only its user reads. They are sealed.
 pub fn repository(layout: &Layout, id: &ResourceId) -> PathBuf {
     layout.place(&id.to_string()).join("backups")
+}
+
+/// Where the member that leads keeps its backups.
+fn leading_repository(composer: &Composer<'_>, id: &ResourceId) -> PathBuf {
+    let (system, stamp) = (&composer.row.system, &composer.row.stamp);
+    let lead = crate::lead::written(composer.journal, system, stamp, &id.to_string()).ok().flatten();
+    lead.map_or_else(|| repository(composer.layout, id), |lead| composer.layout.place(&lead.primary).join("backups"))
 }
 
 /// The label under which a further copy lies: the region that a cloud pairs with the stamp's own.
@@ -183,8 +196,10 @@ fn find(ground: &Ground, row: &StampRow, named: Option<&str>) -> Result<(System,
     Ok((system, layout, id))
 }
 
-fn keeper(layout: &Layout, id: &ResourceId) -> Client {
-    Client::unix(layout.control(&id.to_string())).timeout(PATIENCE)
+/// Whoever leads keeps the backups.
+fn keeper(ground: &Ground, layout: &Layout, id: &ResourceId) -> Client {
+    let primary = crate::lead::primary(ground, layout, id).unwrap_or_else(|_| id.to_string());
+    Client::unix(layout.control(&primary)).timeout(PATIENCE)
 }
 
 fn refused<'a>(id: &'a ResourceId, what: &'a str) -> impl FnOnce(api::WireError) -> Error + 'a {
@@ -195,7 +210,7 @@ fn refused<'a>(id: &'a ResourceId, what: &'a str) -> impl FnOnce(api::WireError)
 pub async fn back_up(ground: &Ground, row: &StampRow, of: &BackupOf) -> Result<BackupAnswer, Error> {
     let (_, layout, id) = find(ground, row, of.resource.as_deref())?;
     let request = BackupRequest { point: of.point.clone() };
-    api::backup::back_up(&keeper(&layout, &id), &request).await.map_err(refused(&id, "back up"))
+    api::backup::back_up(&keeper(ground, &layout, &id), &request).await.map_err(refused(&id, "back up"))
 }
 
 /// What there is of backups, of every database or of one.
@@ -209,7 +224,8 @@ pub async fn list(ground: &Ground, row: &StampRow, named: Option<&str>) -> Resul
     let beside = restores(&ground.journal, row)?;
     let mut all = Vec::new();
     for id in ids {
-        let backups = api::backup::backups(&keeper(&layout, &id)).await.map_err(refused(&id, "tell of its backups"))?;
+        let backups =
+            api::backup::backups(&keeper(ground, &layout, &id)).await.map_err(refused(&id, "tell of its backups"))?;
         all.push(BackupList {
             restored: beside.iter().filter(|b| b.origin == id).map(|b| b.name.to_string()).collect(),
             kept: kept(&layout, &id),
@@ -342,7 +358,7 @@ async fn restore_beside(ground: &Arc<Ground>, row: &StampRow, work: &Work, besid
     let mut notes = Vec::new();
     let closed = steps.run(close, async {
         // A database that is lost cannot: what is archived then counts.
-        Ok(match api::backup::close_log(&keeper(&layout, &beside.origin)).await {
+        Ok(match api::backup::close_log(&keeper(ground, &layout, &beside.origin)).await {
             Ok(()) => (None, String::new()),
             Err(error) => {
                 let why = crate::error::chain(&error);
@@ -399,7 +415,7 @@ async fn verified(
 ) -> Result<Restored, Error> {
     let begun = Instant::now();
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let client = keeper(&layout, &beside.name).timeout(CHECKED_WITHIN);
+    let client = keeper(ground, &layout, &beside.name).timeout(CHECKED_WITHIN);
     let steps = Steps(work);
     let checked = steps.run("read every table and index", async {
         let words = api::backup::check(&client).await.map_err(refused(&beside.name, "be read whole"))?;
@@ -468,7 +484,7 @@ async fn restored(layout: &Layout, name: &ResourceId, work: &Work, step: &str) -
 
 /// Begins putting a restored database in its origin's place, or removing it.
 pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> Result<Work, Error> {
-    let (_, layout, origin) = find(ground, &row, request.resource.as_deref())?;
+    let (system, layout, origin) = find(ground, &row, request.resource.as_deref())?;
     let beside = restores(&ground.journal, &row)?.into_iter().find(|b| b.origin == origin);
     let beside = match (beside, request.act) {
         (Some(beside), _) => beside,
@@ -483,9 +499,15 @@ pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> 
             });
         }
     };
+    if request.act == SwapAct::Swap && crate::lead::groups(&system).any(|(id, _)| *id == beside.origin) {
+        return Err(Error::Asked {
+            what: format!("{} has several members, and only one would be swapped", beside.origin),
+            hint: Some("take `high_availability` out of the manifest, `stamp up`, swap, and put it back".into()),
+        });
+    }
     if request.act == SwapAct::Swap {
         // One whose replay was cut has not reached its moment.
-        let status = keeper(&layout, &beside.name).get::<PostgresStatus>("/status").await;
+        let status = keeper(ground, &layout, &beside.name).get::<PostgresStatus>("/status").await;
         let status = status.map_err(refused(&beside.name, "tell whether it is restored"))?;
         if !status.ready || status.restore.is_none_or(|restore| restore.phase != "done") {
             return Err(Error::Asked {

@@ -12,6 +12,7 @@ use api::{
     context::{ContextFile, IdentityRef, RoleFile, secret},
     gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Route, TlsMin, Upstream},
     identity::{Client, IdentityConfig},
+    member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     shim::{IdentityEndpoint, ShimConfig, StopSignal},
     telemetry::TelemetryConfig,
@@ -19,7 +20,7 @@ use api::{
 };
 use model::{
     Kind, Principal, Resource, ResourceId, System,
-    resource::{Service, Source, Unresolved},
+    resource::{Service, Source, Unresolved, WhenLost},
     value::{Output, Value},
 };
 
@@ -39,6 +40,7 @@ const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
 /// A role is ready in well under a second; one that is not by then will not be.
 const ROLE_WITHIN: Duration = Duration::from_secs(60);
+const STANDBY_WITHIN: Duration = Duration::from_secs(3600);
 /// A large database is replayed for hours, and is not restored by waiting less long.
 const RESTORE_WITHIN: Duration = Duration::from_secs(86_400);
 /// A migration of a large table takes its time, and what it does is not undone by waiting less long.
@@ -161,7 +163,7 @@ impl Composer<'_> {
                 let config = AuditConfig { retention_days: days(audit.retention), sources: self.acting_roles() };
                 self.role(id, "audit", config, false, vec![(secret::AUDIT_ROOT, "audit-root".into())])
             }
-            Resource::Postgres(postgres) => self.postgres(id, postgres),
+            Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
     }
@@ -253,9 +255,21 @@ impl Composer<'_> {
         reloads: bool,
         keys: Vec<(&'static str, String)>,
     ) -> Result<Composed, Error> {
-        let workload = id.to_string();
+        self.role_as(id, id.to_string(), role, config, reloads, keys)
+    }
+
+    /// The role of one workload of a resource.
+    fn role_as<C: serde::Serialize>(
+        &self,
+        id: &ResourceId,
+        workload: String,
+        role: &str,
+        config: C,
+        reloads: bool,
+        keys: Vec<(&'static str, String)>,
+    ) -> Result<Composed, Error> {
         let ip = self.layout.front(&workload)?;
-        let mut shim = self.shim(&workload, id, &workload)?;
+        let mut shim = self.shim(&workload, id, &id.to_string())?;
         let config_path = self.layout.place(&workload).join("config.json");
         shim.run = vec![
             self.stamp_binary.display().to_string(),
@@ -576,14 +590,18 @@ impl Composer<'_> {
         })
     }
 
-    fn postgres(&self, id: &ResourceId, postgres: &model::resource::Postgres) -> Result<Composed, Error> {
-        let workload = id.to_string();
+    fn postgres(
+        &self,
+        id: &ResourceId,
+        postgres: &model::resource::Postgres,
+        workload: &str,
+    ) -> Result<Composed, Error> {
         let engines = self.home.engines();
         let engine =
             api::engine::choose(&engines, postgres.version.want, &postgres.version.accept).ok_or_else(|| {
                 let accept: Vec<String> = postgres.version.accept.iter().map(u32::to_string).collect();
                 Error::NoEngine {
-                    workload: workload.clone(),
+                    workload: workload.to_owned(),
                     want: postgres.version.want,
                     accept: accept.join(", "),
                     looked: vec![engines.display().to_string()],
@@ -594,26 +612,36 @@ impl Composer<'_> {
         let slots = postgres.connections.saturating_add(OWN_CONNECTIONS);
         settings.entry("max_connections".into()).or_insert_with(|| slots.to_string());
         let origin = crate::backups::origin(self.journal, self.row, id)?;
-        let backup = crate::backups::config(self, id, &origin, postgres)?;
+        let backup = crate::backups::config(self, id, workload, &origin, postgres)?;
         let folders = [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten().cloned().collect();
         let config = PostgresConfig {
             backup: Some(backup),
             template: self.home.templates().join(engine.template_name()),
             bin: engine.bin,
-            address: IpAddr::V4(self.layout.ip(&workload)?),
+            address: IpAddr::V4(self.layout.ip(workload)?),
             port,
+            member: self.member(id, postgres, workload)?,
             socket_dir: self.layout.sockets.join(format!("{workload}.d")),
             databases: postgres.databases.clone(),
             settings,
         };
         // A restored server has the roles and the backups of its origin.
-        let keys = vec![
+        let mut keys = vec![
             (secret::POSTGRES_ADMIN, format!("postgres-admin/{}", origin.name)),
             (secret::BACKUP_KEY, format!("backup/{}", origin.name)),
         ];
+        let several = config.member.is_some();
+        if several {
+            keys.push((secret::POSTGRES_REPLICATION, format!("postgres-replication/{}", id.name)));
+        }
         let template = (config.bin.clone(), config.template.clone());
         let restoring = config.backup.as_ref().is_some_and(|b| b.restore.is_some());
-        let mut composed = self.role(id, "postgres", config, false, keys)?;
+        let mut composed = self.role_as(id, workload.to_owned(), "postgres", config, false, keys)?;
+        if several {
+            composed.tls_names.push(self.layout.member_name(id, model::plan::number_of(workload)));
+            // A standby of a large database takes long to be made.
+            composed.start_within = STANDBY_WITHIN;
+        }
         composed.template = Some(template);
         composed.folders = folders;
         composed.shim.keep_orphans = true;
@@ -622,6 +650,41 @@ impl Composer<'_> {
             composed.start_within = RESTORE_WITHIN;
         }
         Ok(composed)
+    }
+
+    /// What a member of a database knows of the others; None for an only server.
+    fn member(
+        &self,
+        id: &ResourceId,
+        postgres: &model::resource::Postgres,
+        workload: &str,
+    ) -> Result<Option<MemberConfig>, Error> {
+        if postgres.members() < 2 {
+            return Ok(None);
+        }
+        let mut all = Vec::new();
+        for n in 1..=postgres.members() {
+            let name = model::plan::workload(id, n);
+            all.push(Member {
+                zone: postgres.zone(n),
+                address: IpAddr::V4(self.layout.ip(&name)?),
+                port: self.layout.port(postgres.port),
+                only_reads: postgres.only_reads(n),
+                name,
+            });
+        }
+        let standby = postgres.standby;
+        Ok(Some(MemberConfig {
+            name: workload.to_owned(),
+            lead: self.layout.place(workload).join(LEAD),
+            ca: self.layout.ca(),
+            all,
+            synchronous: standby.synchronous && postgres.has_standby(),
+            go_on_after_ms: match standby.when_lost {
+                WhenLost::GoOn => Some(standby.lost_after.as_millis() as u64),
+                WhenLost::Wait => None,
+            },
+        }))
     }
 
     /// The program's absolute path and its arguments. Our own binaries are kept by digest; the machine's run where they are.

@@ -71,6 +71,8 @@ pub enum Error {
     #[error("{name} could not be restored: {why}")]
     Restore { name: String, why: String },
     #[error("{what}")]
+    Failover { what: String, hint: String },
+    #[error("{what}")]
     Asked { what: String, hint: Option<String> },
     #[error("the supervisor is at fault: {0}")]
     Fault(String),
@@ -100,6 +102,7 @@ impl Error {
             Self::Interrupted(_) => "S0217",
             Self::Asked { .. } => "S0218",
             Self::HalfRemoved { .. } => "S0219",
+            Self::Failover { .. } => "S0250",
             Self::Network(_) => "S0220",
             Self::Restore { .. } => "S0230",
             Self::Fault(_) => "S0299",
@@ -162,6 +165,7 @@ impl Error {
             }
             Self::Network(_) => "`stamp doctor` says what this machine allows".into(),
             Self::Interrupted(_) => "run the same command again".into(),
+            Self::Failover { hint, .. } => hint.clone(),
             Self::Asked { hint: Some(hint), .. } => hint.clone(),
             _ => return None,
         })

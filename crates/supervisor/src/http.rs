@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    BackupOf, Event, ExecRequest, Failure, FromCopy, LinkRequest, RestoreRequest, SecretRequest, StampLine, StampRef,
-    SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
+    BackupOf, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest, SecretRequest,
+    StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,
@@ -22,11 +22,11 @@ use crate::{
     Error,
     acts::{self, Acts},
     authority::Authority,
-    backups, exec,
+    backups, exec, failover,
     journal::StampRow,
     layout::Layout,
     network, people, reconcile, recovery, region, secrets,
-    stamp::{Ground, Work},
+    stamp::{Feed, Ground},
     status,
 };
 
@@ -39,6 +39,8 @@ pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
         .route("/up", post(up))
         .route("/down", post(down))
         .route("/destroy", post(destroy))
+        .route("/failover", post(fail_over))
+        .route("/switchover", post(switch_over))
         .route("/status", get(one_status))
         .route("/stamps", get(stamps))
         .route("/network", get(see_network).post(change_link))
@@ -82,27 +84,41 @@ async fn version(State(ground): Shared) -> Json<Version> {
 }
 
 async fn up(State(ground): Shared, Json(request): Json<UpRequest>) -> Response {
-    events(reconcile::up(&ground, request).await)
+    events(reconcile::up(&ground, request).await.map(|work| work.feed))
 }
 
 async fn down(State(ground): Shared, Json(stamp): Json<StampRef>) -> Response {
-    events(reconcile::end(&ground, stamp, false).await)
+    events(reconcile::end(&ground, stamp, false).await.map(|work| work.feed))
 }
 
 async fn destroy(State(ground): Shared, Json(stamp): Json<StampRef>) -> Response {
-    events(reconcile::end(&ground, stamp, true).await)
+    events(reconcile::end(&ground, stamp, true).await.map(|work| work.feed))
+}
+
+async fn fail_over(State(ground): Shared, Json(request): Json<LeadRequest>) -> Response {
+    change_lead(ground, request, false).await
+}
+
+async fn switch_over(State(ground): Shared, Json(request): Json<LeadRequest>) -> Response {
+    change_lead(ground, request, true).await
+}
+
+async fn change_lead(ground: Arc<Ground>, request: LeadRequest, planned: bool) -> Response {
+    let ask = failover::Ask { resource: request.resource, planned, accept_loss: request.accept_loss };
+    let feed = async { failover::begin(&ground, row(&ground, &request.system, &request.stamp)?, ask).await };
+    events(feed.await)
 }
 
 /// The events of a work as lines, from its beginning to its end. The work goes on when the reader leaves.
-fn events(work: Result<Work, Error>) -> Response {
-    let work = match work {
-        Ok(work) => work,
+fn events(feed: Result<Arc<Feed>, Error>) -> Response {
+    let feed = match feed {
+        Ok(feed) => feed,
         Err(error) => return lines(vec![Event::Failed(error.failure())]),
     };
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<String, std::convert::Infallible>>(16);
     tokio::spawn(async move {
         let mut at = 0;
-        while let Some(event) = work.feed.at(at).await {
+        while let Some(event) = feed.at(at).await {
             at += 1;
             if sender.send(Ok(line(&event))).await.is_err() {
                 return;
@@ -240,11 +256,15 @@ async fn list_backups(State(ground): Shared, Query(of): Query<BackupOf>) -> Resu
 }
 
 async fn restore(State(ground): Shared, Json(request): Json<RestoreRequest>) -> Response {
-    events(async { backups::restore(&ground, row(&ground, &request.system, &request.stamp)?, request).await }.await)
+    events(
+        async { backups::restore(&ground, row(&ground, &request.system, &request.stamp)?, request).await }
+            .await
+            .map(|work| work.feed),
+    )
 }
 
 async fn restore_from(State(ground): Shared, Json(request): Json<FromCopy>) -> Response {
-    events(region::up_from(&ground, request).await)
+    events(region::up_from(&ground, request).await.map(|work| work.feed))
 }
 
 /// The key goes over this socket only, to the owner of the folder it waits in.
@@ -262,7 +282,11 @@ async fn recovery_key_shown(State(ground): Shared, Json(of): Json<StampRef>) -> 
 }
 
 async fn swap(State(ground): Shared, Json(request): Json<SwapRequest>) -> Response {
-    events(async { backups::swap(&ground, row(&ground, &request.system, &request.stamp)?, request).await }.await)
+    events(
+        async { backups::swap(&ground, row(&ground, &request.system, &request.stamp)?, request).await }
+            .await
+            .map(|work| work.feed),
+    )
 }
 
 async fn shutdown(State(ground): Shared) -> StatusCode {

@@ -153,6 +153,12 @@ impl Layout {
         }
     }
 
+    /// The name of one member of a database, `NAME-N.postgres.STAMP.SYSTEM.internal`; the database's own name leads to
+    /// whichever member takes writes.
+    pub fn member_name(&self, id: &ResourceId, n: u32) -> String {
+        format!("{}-{n}.{}.{}", id.name, id.kind, self.zone)
+    }
+
     /// How workloads of the stamp reach a resource: by name where they have names of their own, else by address.
     pub fn reach(&self, id: &ResourceId) -> Result<String, Error> {
         if self.names { Ok(self.name(id)) } else { Ok(self.address(id)?.to_string()) }

@@ -124,7 +124,7 @@ pub fn write_files(ground: &Ground, layout: &Layout, composed: &Composed) -> Res
         let path = place.join("config.json");
         files::write(&path, role, 0o600, user).map_err(Error::file("write", &path))?;
     }
-    Ok(())
+    crate::lead::hand_out(ground, layout, workload)
 }
 
 /// Writes down which process a running workload is. One whose supervisor died between placing and writing is known by its

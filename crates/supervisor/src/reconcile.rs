@@ -18,6 +18,7 @@ use crate::{
     home,
     journal::{StampRow, Wanted},
     layout::{self, Layout},
+    lead,
     network::{self, Closed},
     people, place, recovery, renew,
     stamp::{Ground, What, Work},
@@ -242,7 +243,8 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     if system.resources.keys().any(|id| id.kind == model::Kind::Postgres) {
         recovery::ensure(&layout.folder)?;
     }
-    write_public(&layout, &authority, &system)?;
+    lead::settle(ground, &layout, &system)?;
+    write_public(ground, &layout, &authority, &system)?;
     let composer = composer(ground, row, &system, &layout, fresh);
     let composed = composer.all()?;
     let mut migrations = std::collections::BTreeMap::new();
@@ -260,17 +262,13 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
 }
 
 /// What everybody in the stamp may read: the CA, a bundle with the machine's CAs, the names.
-fn write_public(layout: &Layout, authority: &Authority, system: &System) -> Result<(), Error> {
+fn write_public(ground: &Ground, layout: &Layout, authority: &Authority, system: &System) -> Result<(), Error> {
     let machine = std::fs::read_to_string("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
     let bundle = format!("{machine}\n{}", authority.ca_pem);
-    let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    hosts.push_str("\n# Names of this stamp.\n");
-    for (name, address) in layout.hosts(system)? {
-        hosts.push_str(&format!("{address} {name}\n"));
-    }
-    for (path, text) in
-        [(layout.ca(), authority.ca_pem.as_str()), (layout.bundle(), &bundle), (layout.hosts_file(), &hosts)]
-    {
+    let hosts = lead::hosts_text(ground, layout, system)?;
+    // Workloads that run have it mounted: they see what is written into it, not another file of its name.
+    lead::write_in_place(&layout.hosts_file(), hosts.as_bytes())?;
+    for (path, text) in [(layout.ca(), authority.ca_pem.as_str()), (layout.bundle(), &bundle)] {
         // A file that is mounted into running workloads keeps its inode as long as it says the same.
         if std::fs::read(&path).is_ok_and(|old| old == text.as_bytes()) {
             continue;
@@ -317,6 +315,9 @@ fn observe(ground: &Ground, scene: &Scene) -> Result<plan::Observed, Error> {
         if !known && placed() {
             observed.workloads.insert(row.workload.clone(), plan::Seen::Changed);
         }
+    }
+    for (id, _) in lead::groups(&scene.system) {
+        observed.leads.insert(id.clone(), lead::primary(ground, &scene.layout, id)?);
     }
     observed.first_person = ground.journal.fact(system, stamp, "first-person")?.is_some();
     Ok(observed)

@@ -53,6 +53,7 @@ pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
     tracing::info!(home = %home.root().display(), "the supervisor serves");
     let acts = Acts::open(&home)?;
     tokio::spawn(watch(ground.clone()));
+    tokio::spawn(crate::watch::watch(ground.clone()));
     let limits = Limits { body_bytes: 4 * 1024 * 1024, drain: Duration::from_millis(500), ..Limits::default() };
     service::serve(
         Listener::Unix(socket.into()),

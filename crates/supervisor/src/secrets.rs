@@ -132,7 +132,7 @@ pub async fn ensure(
             SecretOrigin::Database { postgres, database, workload, format } => {
                 let password = Secret::random();
                 let role = database_role(workload);
-                database_access(layout, system, postgres, workload, database, &role, &password).await?;
+                database_access(ground, layout, system, postgres, workload, database, &role, &password).await?;
                 connection_string(layout, system, postgres, database, &role, &password, *format)?
             }
             SecretOrigin::Ask => {
@@ -199,6 +199,7 @@ fn database_role(workload: &Principal) -> String {
 }
 
 async fn database_access(
+    ground: &Ground,
     layout: &Layout,
     system: &System,
     postgres: &ResourceId,
@@ -221,7 +222,7 @@ async fn database_access(
         DatabaseRight::ReadOnly => Right::ReadOnly,
     };
     let request = RoleRequest { database: database.into(), right, password: password.clone() };
-    let client = Client::unix(layout.control(&postgres.to_string()));
+    let client = crate::lead::control(ground, layout, postgres)?;
     client
         .send_secret::<serde_json::Value>("PUT", &format!("/roles/{role}"), &request.encode())
         .await

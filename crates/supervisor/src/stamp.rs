@@ -9,6 +9,7 @@ use std::{
 
 use api::supervisor::Event;
 use drivers::probe::Machine;
+use model::ResourceId;
 use service::{Clock, Shutdown};
 use tokio::sync::watch;
 
@@ -51,6 +52,7 @@ pub struct Ground {
     pub templates: Mutex<()>,
     pub seams: Seams,
     stamps: Mutex<HashMap<(String, String), Arc<Stamp>>>,
+    leads: Mutex<HashMap<(String, String, ResourceId), Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Ground {
@@ -76,7 +78,14 @@ impl Ground {
             settling: Mutex::default(),
             templates: Mutex::default(),
             stamps: Mutex::default(),
+            leads: Mutex::default(),
         }
+    }
+
+    /// Held by whoever places or ends a member of a database, or changes who leads it.
+    pub fn lead_lock(&self, system: &str, stamp: &str, id: &ResourceId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut leads = self.leads.lock().unwrap_or_else(PoisonError::into_inner);
+        leads.entry((system.to_owned(), stamp.to_owned(), id.clone())).or_default().clone()
     }
 
     /// The stamp, made at its first mention.

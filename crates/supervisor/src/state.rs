@@ -45,10 +45,12 @@ fn databases(system: &System) -> Vec<(&ResourceId, &model::resource::Postgres)> 
 pub fn put_keys(row: &StampRow, layout: &Layout, authority: &Authority, system: &System) -> Result<(), Error> {
     let content = authority.content(&row.tenant);
     let name = format!("{}/{}", row.system, row.stamp);
-    for (id, _) in databases(system) {
-        let folder = repository(layout, id);
-        if folder.is_dir() {
-            recovery::put_box(&layout.folder, &folder, &name, &content, layout.user(&id.to_string()))?;
+    for (id, postgres) in databases(system) {
+        for workload in (1..=postgres.members()).map(|n| model::plan::workload(id, n)) {
+            let folder = layout.place(&workload).join("backups");
+            if folder.is_dir() {
+                recovery::put_box(&layout.folder, &folder, &name, &content, layout.user(&workload))?;
+            }
         }
     }
     Ok(())

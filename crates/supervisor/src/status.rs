@@ -3,16 +3,19 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
+    member::Part,
     shim::WorkloadState,
-    supervisor::{ResourceStatus, Status},
+    supervisor::{MemberStatus, ResourceStatus, Status},
 };
+use model::plan;
 
 use crate::{
     Error,
     compose::Ready,
+    failover,
     journal::{StampRow, Wanted},
     layout::Layout,
-    ready,
+    lead, ready,
     reconcile::{scene_of, system_of},
     stamp::{Ground, What},
 };
@@ -22,6 +25,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
     let system = system_of(ground, row)?;
     let composed = scene_of(ground, row, &system, &layout)?;
+    let members = members(ground, row, &system, &layout).await?;
     let mut resources = Vec::new();
     let mut all_ready = true;
     for one in &composed {
@@ -65,6 +69,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
             pss_bytes: pss,
             restarts: shim.as_ref().map_or(0, |s| s.restarts),
             note,
+            member: members.get(&one.workload).cloned(),
         });
     }
     let busy = ground.stamp(&row.system, &row.stamp).current();
@@ -91,6 +96,50 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         supervisor_pid: own,
         supervisor_pss_bytes: drivers::proc::pss_bytes(own).unwrap_or(0),
     })
+}
+
+/// How the members of each database with several stand.
+async fn members(
+    ground: &Ground,
+    row: &StampRow,
+    system: &model::System,
+    layout: &Layout,
+) -> Result<BTreeMap<String, MemberStatus>, Error> {
+    let mut all = BTreeMap::new();
+    for (id, postgres) in lead::groups(system) {
+        let leads = lead::primary(ground, layout, id)?;
+        let primary = failover::pulse(layout, &leads).await.unwrap_or_default();
+        for n in 1..=postgres.members() {
+            let workload = plan::workload(id, n);
+            let pulse = match workload == leads {
+                true => primary.clone(),
+                false => failover::pulse(layout, &workload).await.unwrap_or_default(),
+            };
+            let follower = primary.followers.iter().find(|f| f.name == workload);
+            let part = match pulse.part {
+                Part::Primary => "primary",
+                Part::Standby if postgres.only_reads(n) => "replica",
+                Part::Standby => "standby",
+                Part::None => "none",
+            };
+            let doing = match lead::saga(ground, &row.system, &row.stamp, id)? {
+                Some(saga) => format!("who leads is changing: {}", saga.why),
+                None => pulse.doing,
+            };
+            let status = MemberStatus {
+                part: part.into(),
+                zone: postgres.zone(n),
+                term: pulse.term,
+                timeline: pulse.timeline,
+                lag_bytes: follower.map(|f| f.behind_bytes),
+                lag_ms: follower.map(|f| f.behind_ms),
+                synchronous: primary.synchronous_with.contains(&workload),
+                doing,
+            };
+            all.insert(workload, status);
+        }
+    }
+    Ok(all)
 }
 
 /// The port of a database: its server opens the listener itself.

@@ -8,7 +8,7 @@ use crate::{
     id::{Kind, ResourceId},
     resource::{
         Backup, Blob, BlobAccess, Container, DatabaseAccess, DatabaseRight, Graph, GraphAccess, GraphRight,
-        HighAvailability, Postgres, Redis, Redundancy, Share, Storage, VersionWish,
+        HighAvailability, Postgres, Redis, Redundancy, Share, Standby, Storage, VersionWish, WhenLost,
     },
     suggest,
     unit::Bytes,
@@ -64,6 +64,8 @@ pub(crate) fn postgres(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Option<P
         access,
         backup: backup(r, node),
         high_availability: r.word(node, "high_availability", &availability).unwrap_or_default(),
+        standby: standby(r, node),
+        read_replicas: r.integer(node, "read_replicas").unwrap_or(0),
         storage: node.get("storage").map_or(Storage { size: None, grow: true }, |storage| Storage {
             size: r.bytes(storage, "size"),
             grow: r.flag(storage, "grow").unwrap_or(true),
@@ -72,6 +74,17 @@ pub(crate) fn postgres(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Option<P
         settings: settings.filter_map(|entry| Some((entry.key.clone(), entry.node.as_text()?.to_owned()))).collect(),
         version: version?,
     })
+}
+
+fn standby(r: &Reader<'_>, node: &Node) -> Standby {
+    let usual = Standby::default();
+    let Some(node) = node.get("standby") else { return usual };
+    let words = [("go-on", WhenLost::GoOn), ("wait", WhenLost::Wait)];
+    Standby {
+        synchronous: r.flag(node, "synchronous").unwrap_or(usual.synchronous),
+        when_lost: r.word(node, "when_lost", &words).unwrap_or_default(),
+        lost_after: r.duration(node, "lost_after").unwrap_or(usual.lost_after),
+    }
 }
 
 /// The declared databases, or one named after the system.

@@ -299,8 +299,9 @@ const POSTGRES: &[Key] = &[
         "high_availability",
         OneOf(&["none", "same-zone", "zone-redundant"]),
         "A standby that takes over; none if not given.",
-    )
-    .later(),
+    ),
+    Key::new("standby", Table(STANDBY), "How the standby of `high_availability` follows."),
+    Key::new("read_replicas", count(5), "Further copies that only read and never take over; 0 if not given."),
     Key::new("storage", Table(STORAGE), "Disk.").later(),
     Key::new("connections", Shape::Integer { min: 10, max: 10_000 }, "Connections at once; 100 if not given."),
     Key::new(
@@ -308,6 +309,20 @@ const POSTGRES: &[Key] = &[
         Named(Names::Variable, &Raw),
         "Settings by PostgreSQL's own names, such as log_statement = \"all\".",
     ),
+];
+
+const STANDBY: &[Key] = &[
+    Key::new(
+        "synchronous",
+        Bool,
+        "A write is acknowledged once the standby has it on its disk too, so that a failover loses none; true if not given.",
+    ),
+    Key::new(
+        "when_lost",
+        OneOf(&["go-on", "wait"]),
+        "With the standby lost, writes go on without it after `lost_after` (if not given), or wait until it is back.",
+    ),
+    Key::new("lost_after", Duration, "How long a standby must have been silent to count as lost; 10s if not given."),
 ];
 
 const VERSIONS: &[Key] = &[

@@ -21,11 +21,66 @@ pub struct Postgres {
     pub access: Vec<DatabaseAccess>,
     pub backup: Backup,
     pub high_availability: HighAvailability,
+    /// How the standby of `high_availability` follows.
+    pub standby: Standby,
+    /// Further copies that only read and never take over.
+    pub read_replicas: u32,
     pub storage: Storage,
     /// Connections that are taken at once (`max_connections`).
     pub connections: u32,
     /// Further settings by PostgreSQL's own names.
     pub settings: BTreeMap<String, String>,
+}
+
+impl Postgres {
+    /// How many servers hold its data: the first, a standby if it is highly available, and what only reads.
+    pub fn members(&self) -> u32 {
+        1 + u32::from(self.has_standby()) + self.read_replicas
+    }
+
+    pub fn has_standby(&self) -> bool {
+        self.high_availability != HighAvailability::None
+    }
+
+    /// Whether member number `n` (from 1) only reads: it never takes over.
+    pub fn only_reads(&self, n: u32) -> bool {
+        n > 1 + u32::from(self.has_standby())
+    }
+
+    /// The zone label of member number `n` (from 1). On one machine a zone is a label and what is broken together.
+    pub fn zone(&self, n: u32) -> String {
+        match self.high_availability {
+            HighAvailability::SameZone => "1".into(),
+            HighAvailability::None | HighAvailability::ZoneRedundant => n.to_string(),
+        }
+    }
+}
+
+/// How a standby follows its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    /// A write is acknowledged once the standby has it on its disk.
+    pub synchronous: bool,
+    pub when_lost: WhenLost,
+    /// So long silent is lost.
+    pub lost_after: Duration,
+}
+
+impl Default for Standby {
+    fn default() -> Self {
+        Self { synchronous: true, when_lost: WhenLost::GoOn, lost_after: Duration::from_secs(10) }
+    }
+}
+
+/// What writes do once a synchronous standby is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenLost {
+    /// They go on without it, and no failover is automatic until it is back.
+    #[default]
+    GoOn,
+    /// They wait until it is back.
+    Wait,
 }
 
 /// The major version to run, and those that do as well.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part of the bed")]
 
+pub mod pair;
+
 use std::{
     fs,
     io::Write as _,
@@ -58,6 +60,11 @@ fn as_root() -> bool {
 impl Bed {
     /// Everything made but the keeper not started.
     pub fn new(databases: &[&str]) -> anyhow::Result<Self> {
+        Self::at(databases, IpAddr::V4(Ipv4Addr::new(127, 77, 1, 9)), &Authority::new()?)
+    }
+
+    /// The same, at an address, with a certificate of an authority.
+    pub fn at(databases: &[&str], address: IpAddr, authority: &Authority) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("pg").tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let (engine, engines) = engine();
@@ -83,9 +90,8 @@ impl Bed {
             .join("examples/keeper");
         fs::copy(&built, dir.path().join("keeper")).with_context(|| format!("copy {}", built.display()))?;
 
-        let address = IpAddr::V4(Ipv4Addr::new(127, 77, 1, 9));
         let port = TcpListener::bind((address, 0))?.local_addr()?.port();
-        let (ca_pem, cert, key) = certificates(address)?;
+        let (ca_pem, (cert, key)) = (authority.pem(), authority.certificate(address)?);
         let mut secrets = Secrets::default();
         secrets.insert(secret::TLS_CERT, Secret::new(cert));
         secrets.insert(secret::TLS_KEY, Secret::new(key));
@@ -98,6 +104,7 @@ impl Bed {
             socket_dir: dir.path().join("run/sql"),
             databases: databases.iter().map(|d| (*d).to_owned()).collect(),
             settings: Default::default(),
+            member: None,
             backup: None,
         };
         Ok(Self { dir, config, secrets, ca_pem, keeper: None, offset_ms: 0 })
@@ -217,6 +224,36 @@ impl Bed {
         status.await.with_context(|| format!("the log ends:\n{}", tail(&self.log())))
     }
 
+    /// The CA's certificate as a file that the members read.
+    pub fn ca_file(&self) -> anyhow::Result<PathBuf> {
+        let path = self.dir.path().join("ca.pem");
+        fs::write(&path, &self.ca_pem)?;
+        Ok(path)
+    }
+
+    /// kill -9 of every process of the server, and waits until they are gone.
+    pub fn kill_server(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                return Ok(());
+            }
+            anyhow::ensure!(begun.elapsed() < Duration::from_secs(20), "still there: {left:?}");
+            self.signal_server(rustix::process::Signal::KILL);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Sends a signal to every process of the server.
+    pub fn signal_server(&self, signal: rustix::process::Signal) {
+        for pid in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, signal);
+            }
+        }
+    }
+
     pub fn keeper_pid(&self) -> u32 {
         self.keeper.as_ref().map_or(0, Child::id)
     }
@@ -328,13 +365,26 @@ pub async fn until<T, F: Future<Output = Result<T, String>>>(
     }
 }
 
-/// A CA, and a certificate for the address with its key; PEM.
-fn certificates(address: IpAddr) -> anyhow::Result<(String, String, String)> {
-    let ca_key = rcgen::KeyPair::generate()?;
-    let mut params = rcgen::CertificateParams::new(Vec::new())?;
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = rcgen::CertifiedIssuer::self_signed(params, ca_key)?;
-    let key = rcgen::KeyPair::generate()?;
-    let cert = rcgen::CertificateParams::new(vec![address.to_string()])?.signed_by(&key, &ca)?;
-    Ok((ca.pem(), cert.pem(), key.serialize_pem()))
+/// A CA of a test.
+pub struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl Authority {
+    pub fn new() -> anyhow::Result<Self> {
+        let mut params = rcgen::CertificateParams::new(Vec::new())?;
+        // OpenSSL takes a certificate whose issuer has its own name for a self-signed one.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "the test's CA");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Ok(Self(rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate()?)?))
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for an address, and its key; PEM.
+    fn certificate(&self, address: IpAddr) -> anyhow::Result<(String, String)> {
+        let key = rcgen::KeyPair::generate()?;
+        let cert = rcgen::CertificateParams::new(vec![address.to_string()])?.signed_by(&key, &self.0)?;
+        Ok((cert.pem(), key.serialize_pem()))
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use api::supervisor::{StampLine, Status};
+use api::supervisor::{MemberStatus, ResourceStatus, StampLine, Status};
 
 use crate::{connect, screen, target};
 
@@ -46,8 +46,31 @@ pub async fn run(system: Option<&str>, stamp: &str, json: bool) -> anyhow::Resul
         })
         .collect();
     screen::table(&["RESOURCE", "STATE", "ADDRESS", "SHIM, PID", "PSS", "RESTARTS", "NOTE"], &rows);
+    let members: Vec<Vec<String>> =
+        status.resources.iter().filter_map(|r| Some((r, r.member.as_ref()?))).map(|(r, m)| member(r, m)).collect();
+    if !members.is_empty() {
+        screen::table(&["MEMBER", "PART", "ZONE", "TERM", "TIMELINE", "LAG", "SYNCHRONOUS", "DOING"], &members);
+    }
     for (name, url) in &status.urls {
         screen::talk(&format!("{name}: {url}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn member(resource: &ResourceStatus, member: &MemberStatus) -> Vec<String> {
+    let lag = match (member.part.as_str(), member.lag_bytes, member.lag_ms) {
+        ("primary", _, _) => "-".to_owned(),
+        (_, Some(bytes), Some(ms)) => format!("{bytes} B, {ms} ms"),
+        _ => "?".into(),
+    };
+    vec![
+        resource.name.clone(),
+        member.part.clone(),
+        member.zone.clone(),
+        member.term.to_string(),
+        member.timeline.to_string(),
+        lag,
+        if member.synchronous { "yes" } else { "-" }.into(),
+        member.doing.clone(),
+    ]
 }
