@@ -429,7 +429,9 @@ impl Backups {
         let newest = blocking(move || Ok(own.repository.bases()?.pop())).await?;
         let Some(newest) = newest else { return Ok(since.elapsed() >= FIRST_AFTER) };
         let every_ms = i64::try_from(self.config.every_s.saturating_mul(1000)).unwrap_or(i64::MAX);
-        if self.clock.now_ms() >= newest.begun_ms.saturating_add(every_ms) {
+        let now_ms = self.clock.now_ms();
+        // One from the future: the clock went back, and would not reach its day for long.
+        if now_ms >= newest.begun_ms.saturating_add(every_ms) || now_ms < newest.begun_ms {
             return Ok(true);
         }
         // A server that took another's place, or was promoted, is on a timeline of its own.

@@ -144,7 +144,8 @@ impl Repository {
                 Err(error) => broken.push(error),
             }
         }
-        bases.sort_by(|a: &Base, b| (a.begun_ms, &a.name).cmp(&(b.begun_ms, &b.name)));
+        // By the log, not by the clock: one that jumps must not make an older base backup pass for the newer.
+        bases.sort_by_key(|base| (Segment::parse(&base.start_segment).map(|s| s.number), base.begun_ms));
         Ok((bases, broken))
     }
 
@@ -375,6 +376,15 @@ mod tests {
         // However old, the newest stays.
         repository.expire(900 * DAY, 7 * DAY).unwrap();
         assert_eq!(repository.bases().unwrap().iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["c"]);
+    }
+
+    #[test]
+    fn a_clock_that_went_back_takes_no_log_from_a_base_backup_that_stays() {
+        // The second was taken later, by a clock that showed an earlier day.
+        let (_dir, repository) = with(&[base("ahead", 9, 2), base("back", 1, 6)], 2..9);
+        assert_eq!(repository.bases().unwrap()[0].name, "ahead");
+        repository.expire(DAY + 5000, 7 * DAY).unwrap();
+        assert!(repository.has("wal/000000010000000000000002") && repository.has("base/ahead"));
     }
 
     #[test]

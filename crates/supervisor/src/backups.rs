@@ -505,6 +505,17 @@ pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> 
             hint: Some("take `high_availability` out of the manifest, `stamp up`, swap, and put it back".into()),
         });
     }
+    if request.act == SwapAct::Swap {
+        // One whose replay was cut has not reached its moment.
+        let status = keeper(ground, &layout, &beside.name).get::<PostgresStatus>("/status").await;
+        let status = status.map_err(refused(&beside.name, "tell whether it is restored"))?;
+        if !status.ready || status.restore.is_none_or(|restore| restore.phase != "done") {
+            return Err(Error::Asked {
+                what: format!("{} is not restored yet", beside.name),
+                hint: Some(format!("`stamp status {} --stamp {}` shows how far it is", row.system, row.stamp)),
+            });
+        }
+    }
     let work = begin(ground, &row, What::Swap).await?;
     let (ground, told) = (ground.clone(), work.clone());
     tokio::spawn(async move {

@@ -118,7 +118,7 @@ impl Bed {
         let required = std::env::var("STAMP_REQUIRE").is_ok_and(|r| r.split(',').any(|word| word == "tools"));
         assert!(there || !required, "no pg_basebackup beside {}", bin.display());
         if !there {
-            println!("SKIP: no pg_basebackup beside {}; `engines/bring postgresql` brings it", bin.display());
+            eprintln!("SKIP: no pg_basebackup beside {}; `engines/bring postgresql` brings it", bin.display());
         }
         there
     }
