@@ -238,7 +238,7 @@ fn a_killed_primary_is_replaced(who: As) {
     assert_eq!(member(&stage.status("pair", "dev").unwrap(), &second).term, 2);
     let gap = ledger.longest_gap();
     let (acknowledged, lost) = ledger.end(&door);
-    println!("killed: {acknowledged} acknowledged, longest gap {} ms", gap.as_millis());
+    eprintln!("killed: {acknowledged} acknowledged, longest gap {} ms", gap.as_millis());
     assert_eq!(lost, Vec::<i64>::new(), "of {acknowledged} acknowledged writes these are gone");
     assert!(gap < Duration::from_secs(20), "{gap:?}");
 }
