@@ -1,12 +1,12 @@
 //! The catalogue of checks. Each looks at live parts; `about` says at what, for people.
 
 mod audit;
-mod backup;
+pub(crate) mod backup;
 mod compute;
 mod database;
 mod edge;
 mod identity;
-mod members;
+pub(crate) mod members;
 mod network;
 mod stamps;
 mod story;

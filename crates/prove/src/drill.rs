@@ -66,6 +66,7 @@ pub struct Scene<'a> {
     told: &'a dyn Fn(&Moment),
     fault: Mutex<Option<Duration>>,
     mended: Mutex<Option<Duration>>,
+    undone: Mutex<Option<Duration>>,
 }
 
 impl Scene<'_> {
@@ -80,6 +81,11 @@ impl Scene<'_> {
     pub fn fault(&self, what: impl Into<String>) {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(self.load.now());
         self.say(format!("fault: {}", what.into()));
+    }
+
+    /// What is acknowledged from now on is taken back on purpose: it is counted, and not as lost.
+    pub fn undone_from_now(&self) {
+        *lock(&self.undone) = Some(self.load.now());
     }
 
     /// Notes that what was broken is whole again now, where people may not have noticed it at all.
@@ -103,6 +109,8 @@ pub struct Measured {
     pub acknowledged: usize,
     /// Of them, those that the database does not hold.
     pub lost: usize,
+    /// Writes that were acknowledged after the moment to which the drill went back on purpose, and are gone.
+    pub undone: usize,
     /// What the manifest declares for this drill.
     pub objective: Declared,
     /// Everything declared was kept, and so was what the drill itself says must hold.
@@ -161,6 +169,7 @@ pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&M
         told,
         fault: Mutex::default(),
         mended: Mutex::default(),
+        undone: Mutex::default(),
     };
     scene.say("people work");
     if !load.calm(CALM, CALM_WITHIN).await {
@@ -172,7 +181,7 @@ pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&M
     }
     let calm = load.calm(CALM, CALM_WITHIN).await;
     scene.say(if calm { "everybody is served" } else { "people are still not served" });
-    let (fault, mended) = (*lock(&scene.fault), *lock(&scene.mended));
+    let (fault, mended, undone) = (*lock(&scene.fault), *lock(&scene.mended), *lock(&scene.undone));
     let timeline = std::mem::take(&mut *lock(&scene.timeline));
     drop(scene);
     let end = load.now();
@@ -204,6 +213,7 @@ pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&M
         rpo_ms: 0,
         acknowledged: 0,
         lost: 0,
+        undone: 0,
         objective,
         met: false,
         timeline,
@@ -214,7 +224,7 @@ pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&M
         observed,
         failed,
     };
-    measured.judge(&tape, &stored, fault);
+    measured.judge(&tape, &stored, fault, undone);
     Ok(measured)
 }
 
@@ -224,10 +234,18 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Measured {
     /// Counts what is gone, and says what was not kept.
-    fn judge(&mut self, tape: &Tape, stored: &std::collections::BTreeSet<String>, fault: Duration) {
+    fn judge(
+        &mut self,
+        tape: &Tape,
+        stored: &std::collections::BTreeSet<String>,
+        fault: Duration,
+        undone: Option<Duration>,
+    ) {
         let acknowledged = tape.acknowledged();
-        let lost: Vec<Duration> =
-            acknowledged.iter().filter(|(mark, _)| !stored.contains(**mark)).map(|(_, at)| *at).collect();
+        let gone = acknowledged.iter().filter(|(mark, _)| !stored.contains(**mark)).map(|(_, at)| *at);
+        let (taken_back, lost): (Vec<Duration>, Vec<Duration>) =
+            gone.partition(|at| undone.is_some_and(|from| *at >= from));
+        self.undone = taken_back.len();
         self.acknowledged = acknowledged.len();
         self.lost = lost.len();
         if let (Some(first), Some(last)) = (lost.iter().min(), lost.iter().max()) {
@@ -272,6 +290,7 @@ mod tests {
             rpo_ms: 0,
             acknowledged: 0,
             lost: 0,
+            undone: 0,
             objective,
             met: false,
             timeline: Vec::new(),
@@ -295,9 +314,13 @@ mod tests {
     }
 
     fn judged(objective: Declared, stored: &[&str]) -> Measured {
+        judged_from(objective, stored, None)
+    }
+
+    fn judged_from(objective: Declared, stored: &[&str], undone: Option<u64>) -> Measured {
         let mut measured = measured(objective);
         let stored: BTreeSet<String> = stored.iter().map(|s| (*s).to_owned()).collect();
-        measured.judge(&tape(), &stored, Duration::from_millis(1_000));
+        measured.judge(&tape(), &stored, Duration::from_millis(1_000), undone.map(Duration::from_millis));
         measured
     }
 
@@ -307,6 +330,14 @@ mod tests {
         assert_eq!((whole.acknowledged, whole.lost, whole.rpo_ms, whole.met), (3, 0, 0, true));
         let gone = judged(Declared::default(), &["a", "c"]);
         assert_eq!((gone.lost, gone.rpo_ms, gone.met), (1, 300, false));
+    }
+
+    #[test]
+    fn what_is_taken_back_on_purpose_is_not_lost() {
+        let back = judged_from(Declared::default(), &["a", "b"], Some(800));
+        assert_eq!((back.lost, back.undone, back.met), (0, 1, true));
+        let more = judged_from(Declared::default(), &["a"], Some(800));
+        assert_eq!((more.lost, more.undone, more.met), (1, 1, false), "`b` was there before the moment");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod clock;
+mod database;
 mod disk;
 mod loss;
 mod release;
@@ -30,6 +31,8 @@ catalogue! {
     "certificate-expiry" certificate::expiry, scratch, "Certificates live for half a minute: for a minute and a half each part shows a valid one, renewed without a dropped request.";
     "clock-jump" clock::jump, scratch, "The clock of all roles jumps a day ahead and back again: people sign in, and nothing is lost.";
     "disk-full" disk::full, small_disk, "The disk is filled under load until writes are refused, then freed: it serves again by itself.";
+    "primary-loss" database::primary, any, "Every process of the database's primary is killed: a standby takes over where one is declared, else the server comes back; no acknowledged write is lost.";
+    "restore-to-time" database::restore, scratch, "Rows that people wrote are deleted by mistake: the database goes back to the moment before, in place of the damaged one.";
     "supervisor-loss" loss::supervisor, any, "The supervisor is killed: no request is lost, and a new one adopts every process.";
     "vault-loss" loss::vault, any, "The vault is killed: people notice nothing, it comes back by itself and holds what it held.";
 }

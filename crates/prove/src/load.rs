@@ -61,6 +61,8 @@ struct Ledger {
     variable: String,
     /// One text column: the marks that begin with `{run}`.
     sql: String,
+    /// Deletes what was written under them.
+    wreck: String,
 }
 
 /// How a request came out.
@@ -114,9 +116,12 @@ impl Tape {
         self.samples.iter().filter(|s| s.outcome != Outcome::Done).count()
     }
 
-    /// The end of the last request that was sent or under way after `fault` and not served as promised.
+    /// When people were served again: the first write that was acknowledged after the last request that was not served as
+    /// promised at or after `fault`. None: every request was.
     pub fn restored(&self, fault: Duration) -> Option<Duration> {
-        self.samples.iter().filter(|s| s.ended() >= fault && !s.served()).map(Sample::ended).max()
+        let last = self.samples.iter().filter(|s| s.ended() >= fault && !s.served()).map(Sample::ended).max()?;
+        let again = self.acknowledged().into_values().filter(|end| *end > last).min();
+        Some(again.unwrap_or(last))
     }
 
     /// The longest time in which nothing was written, between `from` and `to`.
@@ -229,6 +234,17 @@ impl Load {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The service and its variable by which the database is reached past the application.
+    pub fn database(&self) -> (String, String) {
+        (self.mix.ledger.service.clone(), self.mix.ledger.variable.clone())
+    }
+
+    /// The statement that deletes what was written.
+    pub fn wreck(&self) -> String {
+        let kept = BTreeMap::from([("run".to_owned(), self.run.clone())]);
+        filled(&self.mix.ledger.wreck, &kept).unwrap_or_default()
     }
 
     /// Everybody stops after the request that is under way.
@@ -356,7 +372,7 @@ mod tests {
                 sample(2_000, 10, Some("c"), Outcome::Done),
             ],
         };
-        assert_eq!(tape.restored(Duration::from_millis(90)), Some(Duration::from_millis(1_650)));
+        assert_eq!(tape.restored(Duration::from_millis(90)), Some(Duration::from_millis(2_010)));
         assert_eq!(tape.restored(Duration::from_millis(1_900)), None);
         assert_eq!(tape.acknowledged().into_keys().collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(tape.failures(), 1);

@@ -153,7 +153,8 @@ async fn forward(site: &Site, workload: &str) -> Result<(), Miss> {
 }
 
 /// Runs statements as the owner of the schema: a role of its own for this, made by the keeper.
-async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
+/// Runs a statement as an owner of the database.
+pub async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
     let postgres = site.first("postgres")?;
     let control = site.control(&postgres)?;
     let declared = site.system.databases().find(|(id, _)| id.to_string() == postgres);

@@ -101,7 +101,7 @@ async fn work(site: &Site, path: &str, body: &serde_json::Value) -> Result<Event
     }
 }
 
-async fn restore(site: &Site, target: Target) -> Result<Restored, Miss> {
+pub async fn restore(site: &Site, target: Target) -> Result<Restored, Miss> {
     let StampRef { system, stamp } = site.of();
     let request = RestoreRequest { system, stamp, resource: None, target, name: None, verify: false };
     match work(site, "/restore", &serde_json::to_value(&request)?).await? {
@@ -110,7 +110,7 @@ async fn restore(site: &Site, target: Target) -> Result<Restored, Miss> {
     }
 }
 
-async fn swap(site: &Site, act: SwapAct) -> Result<Restored, Miss> {
+pub async fn swap(site: &Site, act: SwapAct) -> Result<Restored, Miss> {
     let StampRef { system, stamp } = site.of();
     let request = SwapRequest { system, stamp, resource: None, act };
     match work(site, "/swap", &serde_json::to_value(&request)?).await? {
@@ -132,7 +132,7 @@ async fn back_up(site: &Site, point: Option<String>) -> Result<BackupAnswer, Mis
 }
 
 /// A base backup that is taken now.
-async fn base(site: &Site) -> Result<Base, Miss> {
+pub async fn base(site: &Site) -> Result<Base, Miss> {
     let name = back_up(site, None).await?.name.ok_or_else(|| Miss::Failed("a base backup has no name".into()))?;
     until_in("the base backup", LONG, async || {
         let list = backups(site).await?;

@@ -23,12 +23,14 @@ struct Marks {
     count: String,
 }
 
-async fn status(site: &Site) -> Result<Status, Miss> {
+/// The stamp's status now.
+pub async fn status(site: &Site) -> Result<Status, Miss> {
     let of = site.of();
     Ok(site.supervisor.get(&format!("/status?system={}&stamp={}", of.system, of.stamp)).await?)
 }
 
-fn members(status: &Status, database: &str) -> Vec<(String, MemberStatus)> {
+/// The members of a database.
+pub fn members(status: &Status, database: &str) -> Vec<(String, MemberStatus)> {
     let of_it = |name: &str| name.split('+').next() == Some(database);
     status
         .resources

@@ -111,6 +111,7 @@ async fn show(home: &Home, measured: Measured, json: bool) -> anyhow::Result<Exi
         vec!["recovery point".into(), format!("{} ms", measured.rpo_ms), declared(measured.objective.rpo_ms)],
         vec!["acknowledged writes".into(), measured.acknowledged.to_string(), String::new()],
         vec!["of them lost".into(), measured.lost.to_string(), String::new()],
+        vec!["taken back on purpose".into(), measured.undone.to_string(), String::new()],
         vec!["longest time without a write".into(), format!("{} ms", measured.longest_gap_ms), String::new()],
         vec!["requests, p95".into(), format!("{}, {} ms", measured.requests, measured.p95_ms), String::new()],
     ];
