@@ -58,6 +58,12 @@ impl Sabotages {
         toml_edit::de::from_str(text).map_err(|e| Error::File { file: "sabotages.toml".into(), what: e.to_string() })
     }
 
+    /// Rows that a sabotage names and that the ledger does not have.
+    pub fn strangers<'a>(&'a self, ledger: &Ledger) -> Vec<&'a str> {
+        let known = |id: &str| ledger.rows.iter().any(|r| r.id == id);
+        self.sabotage.iter().flat_map(|s| &s.fails).map(String::as_str).filter(|id| !known(id)).collect()
+    }
+
     /// Rows that have a check and that no sabotage makes fail.
     pub fn unpaired<'a>(&self, ledger: &'a Ledger) -> Vec<&'a str> {
         let spoilt = |id: &str| self.sabotage.iter().any(|s| s.fails.iter().any(|f| f == id));
@@ -124,10 +130,9 @@ impl Sabotage {
                 faults.push(format!("{} fails as well: {}", finding.id, finding.observed));
             }
         }
-        for id in &self.fails {
-            if !with.claims.iter().any(|f| f.id == *id) {
-                faults.push(format!("there is no row {id}"));
-            }
+        // A run may be about some rows only; one that is about none of these says nothing.
+        if !with.claims.iter().any(|f| self.fails.contains(&f.id)) {
+            faults.push(format!("none of {} was looked at", self.fails.join(", ")));
         }
         faults
     }

@@ -125,6 +125,11 @@ async fn sabotages(
     let path = source.folder.join("sabotages.toml");
     let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
     let all = Sabotages::parse(&text)?;
+    let strangers = all.strangers(ledger);
+    if !strangers.is_empty() {
+        let hint = format!("correct {}", path.display());
+        return Err(Failed::asked(format!("sabotages name claims that there are not: {}", strangers.join(", ")), hint));
+    }
     let chosen: Vec<_> = all.sabotage.iter().filter(|s| which == "all" || s.name == which).collect();
     if chosen.is_empty() {
         let known: Vec<&str> = all.sabotage.iter().map(|s| s.name.as_str()).collect();
