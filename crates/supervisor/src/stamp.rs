@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -104,6 +104,9 @@ pub struct Stamp {
     /// Held by the work that changes the stamp.
     pub busy: tokio::sync::Mutex<()>,
     pub work: Mutex<Option<Work>>,
+    /// Held, shared, while a workload is placed: a step that is cut goes on with that on its own thread. Who ends workloads waits
+    /// for it first.
+    pub placing: RwLock<()>,
 }
 
 /// Work under way or ended last.
