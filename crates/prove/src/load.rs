@@ -241,10 +241,22 @@ impl Load {
         (self.mix.ledger.service.clone(), self.mix.ledger.variable.clone())
     }
 
+    /// The groups of the people.
+    pub fn groups(&self) -> &[String] {
+        &self.mix.groups
+    }
+
     /// The statement that deletes what was written.
-    pub fn wreck(&self) -> String {
-        let kept = BTreeMap::from([("run".to_owned(), self.run.clone())]);
-        filled(&self.mix.ledger.wreck, &kept).unwrap_or_default()
+    ///
+    /// # Errors
+    /// The file names something in it that there is not.
+    pub fn wreck(&self) -> Result<String, Miss> {
+        filled(&self.mix.ledger.wreck, &self.book().kept()).map_err(Miss::Failed)
+    }
+
+    /// The way to what has been written.
+    pub fn book(&self) -> Book {
+        Book { mix: self.mix.clone(), run: self.run.clone() }
     }
 
     /// Everybody stops after the request that is under way.
@@ -252,7 +264,7 @@ impl Load {
         let _ = self.end.send(true);
         while self.workers.join_next().await.is_some() {}
         let tape = std::mem::take(&mut *self.tape.lock().unwrap_or_else(PoisonError::into_inner));
-        (tape, Book { mix: self.mix.clone(), run: self.run.clone() })
+        (tape, self.book())
     }
 }
 
@@ -263,14 +275,17 @@ pub struct Book {
 }
 
 impl Book {
+    fn kept(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("run".to_owned(), self.run.clone())])
+    }
+
     /// Marks that the database of `site` holds.
     ///
     /// # Errors
     /// The database could not be asked.
     pub async fn stored(&self, site: &Site) -> Result<BTreeSet<String>, Miss> {
         let ledger = &self.mix.ledger;
-        let kept = BTreeMap::from([("run".to_owned(), self.run.clone())]);
-        let sql = filled(&ledger.sql, &kept).map_err(Miss::Failed)?;
+        let sql = filled(&ledger.sql, &self.kept()).map_err(Miss::Failed)?;
         let ask = Ask::Sql { variable: ledger.variable.clone(), statements: vec![sql] };
         match site.inside(&ledger.service, &[ask]).await?.pop() {
             Some(Saw::Sql(mut answers)) if answers.len() == 1 => Ok(answers.remove(0).into_iter().flatten().collect()),

@@ -6,6 +6,7 @@ mod arguments;
 mod commands;
 mod connect;
 mod env;
+mod evidence;
 mod failure;
 mod live;
 mod scratch;

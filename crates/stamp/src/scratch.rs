@@ -150,10 +150,7 @@ impl Host for Shared {
 
     fn down<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
         let of = StampRef { system: self.0.system.clone(), stamp: stamp.to_owned() };
-        Box::pin(async move {
-            let ended = connect::events(&self.0.client, "/down", &of, |_| ()).await;
-            ended.map(drop).map_err(|e| format!("{e:#}"))
-        })
+        Box::pin(async move { take_down(&self.0.client, &of).await })
     }
 }
 
@@ -215,6 +212,10 @@ async fn bring(
     Ok(*ready)
 }
 
+async fn take_down(client: &Client, of: &StampRef) -> Result<(), String> {
+    connect::events(client, "/down", of, |_| ()).await.map(drop).map_err(|e| said(&e))
+}
+
 /// A stamp of a person's, for a drill that was asked to break it.
 pub struct Person {
     home: Home,
@@ -264,10 +265,7 @@ impl Host for Person {
 
     fn down<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
         let of = StampRef { system: self.system.clone(), stamp: stamp.to_owned() };
-        Box::pin(async move {
-            let ended = connect::events(&self.client, "/down", &of, |_| ()).await;
-            ended.map(drop).map_err(|e| format!("{e:#}"))
-        })
+        Box::pin(async move { take_down(&self.client, &of).await })
     }
 }
 

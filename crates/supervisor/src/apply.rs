@@ -88,8 +88,6 @@ pub async fn run(ground: &Arc<Ground>, scene: &Arc<Scene>, plan: Plan, work: &Wo
             }
             Err(error) => {
                 work.feed.tell(Event::Step { id, state: StepState::Failed, milliseconds, note: error.to_string() });
-                // Nothing is placed any more that had not begun to be.
-                work.cancel.ask();
                 running.shutdown().await;
                 return Err(error);
             }
@@ -142,7 +140,7 @@ async fn act(
         Act::Prepare => Ok(Done { note: address_note(scene)?, ..Done::default() }),
         Act::Start { workload } | Act::Replace { workload } => {
             let replace = matches!(step.act, Act::Replace { .. });
-            let missing = placed(ground, scene, work, workload, replace).await?;
+            let missing = placed(ground, scene, workload, replace).await?;
             // From here on it mends itself, and others may change who leads.
             drop(held);
             let composed = find(scene, workload)?;
@@ -182,7 +180,7 @@ async fn act(
             let note = secrets::ensure(ground, &scene.layout, &scene.authority, &scene.system, vault, declared).await?;
             Ok(Done { note, ..Done::default() })
         }
-        Act::Migrate { service } => migrate(ground, scene, work, service, note).await,
+        Act::Migrate { service } => migrate(ground, scene, service, note).await,
         Act::FirstPerson { identity } => first_person(ground, scene, identity).await,
         Act::Open { edge } => {
             // As long as the slowest of the services behind it may take, and it sees them a moment later.
@@ -248,20 +246,9 @@ fn find<'a>(scene: &'a Scene, workload: &str) -> Result<&'a Composed, Error> {
         .ok_or_else(|| Error::Fault(format!("{workload} was not composed")))
 }
 
-async fn placed(
-    ground: &Arc<Ground>,
-    scene: &Arc<Scene>,
-    work: &Work,
-    workload: &str,
-    replace: bool,
-) -> Result<Vec<String>, Error> {
+async fn placed(ground: &Arc<Ground>, scene: &Arc<Scene>, workload: &str, replace: bool) -> Result<Vec<String>, Error> {
     let (ground, scene, workload) = (ground.clone(), scene.clone(), workload.to_owned());
-    let (stamp, cancel) = (ground.stamp(&scene.row.system, &scene.row.stamp), work.cancel.clone());
     blocking(move || {
-        let _placing = stamp.placing.read().unwrap_or_else(PoisonError::into_inner);
-        if cancel.is_asked() {
-            return Err(Error::Interrupted(workload));
-        }
         if replace {
             place::stop(&ground, &scene.layout, &workload)?;
         }
@@ -273,7 +260,6 @@ async fn placed(
 async fn migrate(
     ground: &Arc<Ground>,
     scene: &Arc<Scene>,
-    work: &Work,
     service: &ResourceId,
     note: impl FnMut(String),
 ) -> Result<Done, Error> {
@@ -281,13 +267,8 @@ async fn migrate(
     let workload = composed.workload.clone();
     let place_one = {
         let (ground, scene, service) = (ground.clone(), scene.clone(), service.clone());
-        let (stamp, cancel) = (ground.stamp(&scene.row.system, &scene.row.stamp), work.cancel.clone());
         move || {
             let Some(composed) = scene.migrations.get(&service) else { return Ok(()) };
-            let _placing = stamp.placing.read().unwrap_or_else(PoisonError::into_inner);
-            if cancel.is_asked() {
-                return Err(Error::Interrupted(composed.workload.clone()));
-            }
             // One that ran before and failed, or was cut, is not adopted: a migration runs anew and to its end.
             place::stop(&ground, &scene.layout, &composed.workload)?;
             place::place(&ground, &scene.layout, &scene.authority, composed).map(drop)
@@ -387,17 +368,21 @@ pub fn ready(scene: &Scene) -> Result<Ready, Error> {
     })
 }
 
-/// Ends every workload, the entry first; `destroy` removes what is left of the stamp.
-pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destroy: bool) -> Result<(), Error> {
-    let layout = Arc::new(Layout::read(&ground.home, &ground.journal, &ground.machine, row)?);
-    let order = plan::down(layout.workloads().map(|w| w.workload.clone()));
-    // What a step that was cut still places is there before anything is ended.
+/// Waits until what steps that were cut still place is there: their blocking half goes on by itself.
+pub async fn all_placed(ground: &Ground, row: &StampRow) -> Result<(), Error> {
     let stamp = ground.stamp(&row.system, &row.stamp);
     blocking(move || {
         drop(stamp.placing.write().unwrap_or_else(PoisonError::into_inner));
         Ok(())
     })
-    .await?;
+    .await
+}
+
+/// Ends every workload, the entry first; `destroy` removes what is left of the stamp.
+pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destroy: bool) -> Result<(), Error> {
+    let layout = Arc::new(Layout::read(&ground.home, &ground.journal, &ground.machine, row)?);
+    let order = plan::down(layout.workloads().map(|w| w.workload.clone()));
+    all_placed(ground, row).await?;
     work.feed.tell(Event::Plan {
         steps: order
             .iter()

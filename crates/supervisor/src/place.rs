@@ -13,7 +13,8 @@ use api::{
 use drivers::{At, Listen, Placement, ProcessId};
 
 use crate::{
-    Error, authority::Authority, compose::Composed, files, home::make_for, layout::Layout, renew, shims, stamp::Ground,
+    Error, authority::Authority, compose::Composed, files, home::make_for, journal::Wanted, layout::Layout, renew,
+    shims, stamp::Ground,
 };
 
 /// Beyond a workload's own grace: the time a shim takes to end after it.
@@ -32,6 +33,12 @@ pub fn place(
     composed: &Composed,
 ) -> Result<Vec<String>, Error> {
     let workload = composed.workload.as_str();
+    // Who ends workloads first writes down that they are to end, then waits for those who place: nothing comes after.
+    let state = ground.stamp(&layout.system, &layout.stamp);
+    let _placing = state.placing.read().unwrap_or_else(PoisonError::into_inner);
+    if ground.journal.stamp(&layout.system, &layout.stamp)?.is_some_and(|row| row.wanted != Wanted::Up) {
+        return Err(Error::Interrupted(workload.into()));
+    }
     let wanted = digests(composed);
     if let Some(status) = shims::ask(&layout.shim_socket(workload), &Ask::Status) {
         // Placed by one that died before it wrote so down, or by an earlier self.

@@ -185,6 +185,7 @@ pub fn system_of(ground: &Ground, row: &StampRow) -> Result<System, Error> {
 }
 
 pub(crate) async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<Ready, Error> {
+    apply::all_placed(ground, row).await?;
     let unswapped = (ground.clone(), row.clone());
     blocking(move || crate::backups::finish_swap(&unswapped.0, &unswapped.1)).await?;
     let system = system_of(ground, row)?;

@@ -86,9 +86,14 @@ pub async fn restore(scene: &Scene<'_>) -> Seen {
     // What is acknowledged from here on is undone on purpose.
     scene.undone_from_now();
     let moment = now(&site, scene).await?;
-    let wreck = scene.load.wreck();
+    let wreck = scene.load.wreck()?;
+    let before: Vec<String> = scene.load.tape().acknowledged().into_keys().map(str::to_owned).collect();
     scene.fault("rows that people wrote are deleted by mistake");
     as_owner(&site, &wreck).await?;
+    let left = scene.load.book().stored(&site).await?;
+    let left = before.iter().filter(|mark| left.contains(*mark)).count();
+    must!(left == 0, "the mistake left {left} of {} rows: there is nothing to bring back", before.len());
+    scene.say(format!("{} acknowledged rows are gone", before.len()));
     let restored = backup::restore(&site, Target::Time { ms: moment }).await?;
     let stopped = restored.restore.as_ref().and_then(|r| r.stopped.clone()).unwrap_or_default();
     scene.say(format!("{} is restored beside {database}; recovery stopped {stopped}", restored.name));

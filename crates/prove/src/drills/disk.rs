@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, time::Duration};
 
-use crate::{Miss, Seen, drill::Scene, load::Outcome, miss, must, site::until_in};
+use crate::{Miss, Seen, checks::members, drill::Scene, load::Outcome, miss, must, site::until_in};
 
 /// The home of this drill lies on a disk of its own of this size: room for one stamp, and little more.
 pub const BYTES: u64 = 768 * 1024 * 1024;
@@ -41,13 +41,13 @@ pub async fn full(scene: &Scene<'_>) -> Seen {
         Ok(count)
     })
     .await;
-    let status = scene.lab.site(scene.on).await.map(|s| s.stamp.clone());
+    let asked = members::status(&site).await;
     drop(file);
     std::fs::remove_file(&ballast)?;
     scene.say("the disk has room again");
     let count = full?;
-    if status.is_err() {
-        miss!("the stamp could not be asked while the disk was full");
+    if let Err(why) = asked {
+        miss!("the stamp could not be asked while the disk was full: {why:?}");
     }
     until_in("writes are taken again", FULL_WITHIN, async || {
         let tape = scene.load.tape();

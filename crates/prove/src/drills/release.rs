@@ -9,7 +9,7 @@ pub async fn bad(scene: &Scene<'_>) -> Seen {
     // The first service that people reach by the entry.
     let service = site.system.edge().and_then(|edge| edge.routes.first()).map(|route| route.to.name.clone());
     let Some(service) = service else { miss!("the system has no service behind its entry") };
-    let changes = format!("[service.{service}.env]\nRELEASE = \"bad\"\n[service.{service}]\nrun = [\"/bin/false\"]\n");
+    let changes = format!("[service.{service}]\nrun = [\"/bin/false\"]\n");
     scene.fault(format!("a release of service.{service} that ends at once is brought up"));
     let why = match scene.lab.changed(scene.on, &changes).await {
         Ok(_) => miss!("a release that cannot run was brought up without a word"),

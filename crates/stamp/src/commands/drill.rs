@@ -1,6 +1,6 @@
 //! `stamp drill`: something is broken on purpose under load, brought back, and measured.
 
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use prove::{Drill, Lab, Measured, Miss, Moment};
@@ -8,7 +8,7 @@ use supervisor::Home;
 
 use crate::{
     arguments::DrillOf,
-    connect,
+    connect, evidence,
     failure::Failed,
     scratch::{Person, Scratch, Shared},
     screen, target,
@@ -136,17 +136,12 @@ async fn keep(home: &Home, measured: &Measured) -> anyhow::Result<String> {
     std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     let path = folder.join(format!("{}-{now}.json", measured.drill));
     let text = serde_json::to_string_pretty(measured)? + "\n";
-    let mut file = std::fs::File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("could not write {}", path.display()))?;
-    let chain = home.root().join("evidence/chain");
-    std::fs::create_dir_all(&chain).with_context(|| format!("could not make {}", chain.display()))?;
-    let spool = service::Spool::open(&chain, "evidence", service::Clock::default())?;
-    let mut event = spool.event("operator", "drill.run", &measured.system, api::audit::Outcome::Ok);
-    event.detail.insert("drill".into(), measured.drill.clone().into());
-    event.detail.insert("digest".into(), supervisor::digest(text.as_bytes()).into());
-    event.detail.insert("met".into(), measured.met.into());
-    spool.append(event).await?;
+    evidence::write(&path, &text)?;
+    let detail = [
+        ("drill".to_owned(), measured.drill.clone().into()),
+        ("digest".to_owned(), supervisor::digest(text.as_bytes()).into()),
+        ("met".to_owned(), measured.met.into()),
+    ];
+    evidence::note(home, "drill.run", &measured.system, detail.into_iter().collect()).await?;
     Ok(path.display().to_string())
 }

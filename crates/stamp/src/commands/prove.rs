@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Instant,
@@ -15,7 +14,7 @@ use supervisor::Home;
 
 use crate::{
     arguments::ProveOf,
-    connect,
+    connect, evidence,
     failure::Failed,
     scratch::{Scratch, Shared},
     screen, target,
@@ -207,7 +206,7 @@ async fn keep(
     std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     let older = latest(&all, &folder).unwrap_or_default();
     let binary = std::fs::read(std::env::current_exe()?)?;
-    let evidence = Evidence {
+    let run = Evidence {
         evidence: 1,
         system: report.system.clone(),
         title: title.to_owned(),
@@ -221,27 +220,19 @@ async fn keep(
         changed: Evidence::changes(report, &older),
         report: prove::Flat { claims: report.claims.clone() },
     };
-    let digest = evidence.digest();
+    let digest = run.digest();
     let page = folder.join("index.html");
-    for (path, text) in
-        [(folder.join("evidence.json"), evidence.json()), (page.clone(), prove::page(&evidence, report)?)]
-    {
-        let mut file = std::fs::File::create(&path).with_context(|| format!("could not write {}", path.display()))?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .with_context(|| format!("could not write {}", path.display()))?;
+    for (path, text) in [(folder.join("evidence.json"), run.json()), (page.clone(), prove::page(&run, report)?)] {
+        evidence::write(&path, &text)?;
     }
-    let chain = home.root().join("evidence/chain");
-    std::fs::create_dir_all(&chain).with_context(|| format!("could not make {}", chain.display()))?;
-    let spool = service::Spool::open(&chain, "evidence", service::Clock::default())?;
-    let mut event = spool.event("operator", "prove.run", &report.system, api::audit::Outcome::Ok);
-    event.detail.insert("digest".into(), digest.clone().into());
-    event.detail.insert("folder".into(), folder.display().to_string().into());
+    let mut detail = serde_json::Map::new();
+    detail.insert("digest".into(), digest.clone().into());
+    detail.insert("folder".into(), folder.display().to_string().into());
     for outcome in Outcome::ALL {
-        event.detail.insert(outcome.word().into(), report.count(outcome).into());
+        detail.insert(outcome.word().into(), report.count(outcome).into());
     }
-    spool.append(event).await?;
-    Ok(Kept { page, digest, changed: evidence.changed.len() })
+    evidence::note(home, "prove.run", &report.system, detail).await?;
+    Ok(Kept { page, digest, changed: run.changed.len() })
 }
 
 /// The text of the newest evidence but that in `own`.
