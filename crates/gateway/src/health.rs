@@ -13,7 +13,11 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+};
 
 use crate::{table::Table, target::Target};
 
@@ -104,7 +108,14 @@ pub async fn ask(target: &Target, path: &str, limit: Duration) -> Result<(), Fau
             true => Fault::Away(error),
             false => Fault::Ill(error.to_string()),
         })?;
-        get(stream, target, path).await.map_err(|error| Fault::Ill(error.to_string()))
+        let answer = match &target.origin {
+            None => get(stream, target, path).await,
+            Some(origin) => match origin.secure(stream).await {
+                Ok(stream) => get(stream, target, path).await,
+                Err(error) => Err(error),
+            },
+        };
+        answer.map_err(|error| Fault::Ill(error.to_string()))
     });
     match asked.await {
         Ok(Ok(status)) if status.is_success() || status.is_redirection() => Ok(()),
@@ -114,7 +125,7 @@ pub async fn ask(target: &Target, path: &str, limit: Duration) -> Result<(), Fau
     }
 }
 
-async fn get(stream: TcpStream, target: &Target, path: &str) -> io::Result<StatusCode> {
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, target: &Target, path: &str) -> io::Result<StatusCode> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(path)
         .header(header::HOST, target.address.to_string())

@@ -144,7 +144,7 @@ impl Lease {
             }
         }
         lease.reused = false;
-        match tokio::time::timeout(timeout, connect(target.address)).await {
+        match tokio::time::timeout(timeout, connect(target)).await {
             Ok(Ok(mut link)) => {
                 link.is_ready();
                 lease.link = Some(link);
@@ -232,9 +232,16 @@ impl Drop for Lease {
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<Link> {
-    let stream = TcpStream::connect(address).await?;
+async fn connect(target: &Target) -> io::Result<Link> {
+    let stream = TcpStream::connect(target.address).await?;
     let _ = stream.set_nodelay(true);
+    match &target.origin {
+        None => link(stream).await,
+        Some(origin) => link(origin.secure(stream).await?).await,
+    }
+}
+
+async fn link(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> io::Result<Link> {
     let seen = Arc::new(AtomicU64::new(0));
     let io = TokioIo::new(Seen { stream, bytes: seen.clone(), deaf: false });
     let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
@@ -246,14 +253,14 @@ async fn connect(address: SocketAddr) -> io::Result<Link> {
 /// A target may answer without reading the body and close, and then writing fails while its answer waits to be read.
 /// hyper would give the answer up with the first error, so what the target no longer takes is dropped instead: reading
 /// comes to the answer, and then to the end or the same error.
-struct Seen {
-    stream: TcpStream,
+struct Seen<S> {
+    stream: S,
     bytes: Arc<AtomicU64>,
     /// The target has closed: nothing reaches it.
     deaf: bool,
 }
 
-impl Seen {
+impl<S> Seen<S> {
     fn written(&mut self, written: Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Err(error))
@@ -267,7 +274,7 @@ impl Seen {
     }
 }
 
-impl AsyncRead for Seen {
+impl<S: AsyncRead + Unpin> AsyncRead for Seen<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -276,7 +283,7 @@ impl AsyncRead for Seen {
     }
 }
 
-impl AsyncWrite for Seen {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Seen<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));

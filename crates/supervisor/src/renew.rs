@@ -93,7 +93,7 @@ async fn try_look(
     }
     let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     for (key, workload, issued) in due {
         let before = serde_json::to_string(&issued).unwrap_or_default();
         let (cert, chain_key) = issue(ground, &layout, &authority, &workload, &issued.names)?;
