@@ -47,6 +47,8 @@ pub struct Lab {
     bringing: Mutex<()>,
     /// Drills of this run, by their name and stamp: several checks may ask for the same one.
     drilled: Mutex<BTreeMap<(&'static str, String), Measured>>,
+    /// What a sabotage put into the sources, and in which file.
+    source: std::sync::OnceLock<(String, String)>,
 }
 
 impl Lab {
@@ -55,7 +57,15 @@ impl Lab {
     }
 
     fn over(host: Arc<dyn Host>, folder: std::path::PathBuf, manifest: String) -> Self {
-        Self { folder, host, manifest, sites: Mutex::default(), bringing: Mutex::default(), drilled: Mutex::default() }
+        Self {
+            folder,
+            host,
+            manifest,
+            sites: Mutex::default(),
+            bringing: Mutex::default(),
+            drilled: Mutex::default(),
+            source: std::sync::OnceLock::new(),
+        }
     }
 
     /// The same stamps with TOML laid on their manifest for as long as this laboratory is used.
@@ -89,6 +99,16 @@ impl Lab {
     /// The system's folder.
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
+    }
+
+    /// From now on FILE of the system's sources ends with this text, wherever they are looked at; the file itself stays.
+    pub fn spoil_source(&self, file: &str, text: &str) {
+        let _ = self.source.set((file.to_owned(), text.to_owned()));
+    }
+
+    /// What [`Lab::spoil_source`] said.
+    pub fn spoilt_source(&self) -> Option<(String, String)> {
+        self.source.get().cloned()
     }
 
     /// The stamp, brought up at its first mention.

@@ -91,7 +91,6 @@ async fn try_look(
     if due.is_empty() {
         return Ok(());
     }
-    let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
     let authority = Authority::open(&layout.folder)?;
     for (key, workload, issued) in due {
