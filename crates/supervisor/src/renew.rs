@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use api::{Secret, client::Client};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, authority::Authority, journal::StampRow, layout::Layout, reconcile, stamp::Ground};
+use crate::{Error, authority::Authority, journal::StampRow, layout::Layout, stamp::Ground};
 
 /// How long a certificate lives (Let's Encrypt's life, for the same reason: what is renewed often is known to be renewable).
 const LIFE: Duration = Duration::from_secs(90 * 86_400);

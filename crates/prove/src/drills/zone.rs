@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use api::supervisor::Status;
 
-use crate::{Miss, Seen, checks::members, drill::Scene, harm::kill, miss, must, site::until_in};
+use crate::{Seen, checks::members, drill::Scene, harm::kill, miss, must, site::until_in};
 
 const LONG: Duration = Duration::from_secs(120);
 /// How long the zone stays dark: well beyond the time after which a lost standby counts as lost.
