@@ -92,9 +92,15 @@ pub async fn regions_apart(lab: &Lab, on: &str, c: &Call) -> Seen {
     for (site, region) in [(&one, c.argument(0, "")), (&two, c.argument(2, ""))] {
         let service = format!("service.{}", c.argument(3, "web"));
         let parts = [service.clone(), site.first("postgres")?, site.first("vault")?];
-        let pid = site.pids(&service).get(1).copied().unwrap_or_default();
-        let environment = std::fs::read_to_string(format!("/proc/{pid}/environ"))?;
-        let told = environment.split('\0').find_map(|e| e.strip_prefix("REGION_NAME=")).unwrap_or("none");
+        let told = until_in("a process that says its region", LONG, async || {
+            let now = super::members::status(site).await?;
+            let pids = now.resources.iter().filter(|r| r.name == service).flat_map(|r| r.pids.iter().skip(1));
+            let environments = pids.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/environ")).ok());
+            let says = |text: String| text.split('\0').find_map(|e| e.strip_prefix("REGION_NAME=").map(str::to_owned));
+            let told = environments.into_iter().find_map(says);
+            told.ok_or_else(|| Miss::Failed(format!("{service} of {} says none", site.stamp)))
+        })
+        .await?;
         must!(told == region, "{service} of {} runs in the region {told}", site.stamp);
         let pids: BTreeSet<u32> = parts.iter().flat_map(|part| site.pids(part).iter().copied()).collect();
         must!(parts.iter().all(|part| !site.pids(part).is_empty()), "{} runs {pids:?}", site.stamp);
