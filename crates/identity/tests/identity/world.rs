@@ -74,12 +74,14 @@ impl Place {
                     title: "Time Tracker".into(),
                     redirect_uris: vec![CALLBACK.into(), "https://127.0.0.1:9/other?x=1".into()],
                     post_logout_redirect_uris: vec![AFTER_LOGOUT.into()],
+                    ..Client::default()
                 },
                 Client {
                     id: "other".into(),
                     title: "Other".into(),
                     redirect_uris: vec!["https://127.0.0.1:9/o".into()],
                     post_logout_redirect_uris: vec![],
+                    ..Client::default()
                 },
             ],
             groups: vec!["staff".into()],
