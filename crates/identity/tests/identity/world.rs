@@ -121,14 +121,25 @@ impl World {
     }
 
     pub async fn start_at(place: Place) -> Self {
+        let config = place.config();
+        Self::start_with(place, config).await
+    }
+
+    pub async fn start_with(place: Place, config: IdentityConfig) -> Self {
         service::tls::install_provider();
         let context = place.context();
-        place.write_config(&place.config());
+        place.write_config(&config);
         let shutdown = context.shutdown.clone();
-        let task = tokio::spawn(identity::run(place.config(), context));
+        let task = tokio::spawn(identity::run(config, context));
         let tls = api::client::trust(place.cert_pem.as_bytes()).unwrap();
         let control = Control::unix(place.control_path());
         Self { place, control, shutdown, task, tls }
+    }
+
+    /// A client of the role as our own programs have it.
+    pub fn client(&self) -> Control {
+        let base = self.place.issuer().parse().unwrap();
+        Control::new(api::client::Target::Https { base, tls: self.tls.clone(), hosts: Arc::default() })
     }
 
     /// Ends the role as SIGTERM does.
