@@ -40,7 +40,8 @@ pub async fn every_connection(lab: &Lab, on: &str, c: &Call) -> Seen {
     })
     .await?;
     let mut person = site.signed_in(&["user"]).await?;
-    must!(person.get("/").await?.status == 200, "a person who signed in is not served");
+    let me = person.get("/api/v1/me").await?.status;
+    must!(me == 200, "a person who signed in is answered {me}");
     let url = site.url(&site.first("vault")?)?;
     let asks = [
         Ask::Sql { variable: variable.into(), statements: vec!["SELECT 1".into()] },

@@ -124,7 +124,7 @@ pub fn trouble(
             (ours.contains(from) && theirs.contains(to)) || (theirs.contains(from) && ours.contains(to))
         };
         let dropped: u64 = traffic.cuts.iter().filter(|(pair, _)| between(pair)).map(|(_, count)| count).sum();
-        let mend = format!("`stamp network {} heal {} {}`", row.system, link.one, link.other);
+        let mend = format!("`stamp network {} --stamp {} heal {} {}`", row.system, row.stamp, link.one, link.other);
         all.push(match link.loses {
             CUT => format!("its link to {other} is cut ({dropped} packets dropped); {mend}"),
             part => format!("its link to {other} loses {part} % of its packets; {mend}"),
