@@ -1,6 +1,7 @@
 //! Changes of a system under which checks must fail: `sabotages.toml` beside the claims. A sabotage never touches a check
 //! or what a check reads; it changes what is looked at.
 
+use api::supervisor::{LinkRequest, NetworkStatus};
 use serde::Deserialize;
 
 use crate::{Error, Lab, Ledger, Miss, Report, Site, outcome::Outcome, patched};
@@ -29,6 +30,9 @@ pub struct Spoil {
     /// The router of the stamp's closed network lets everything pass.
     #[serde(default)]
     pub bypass: bool,
+    /// These links of the stamp's closed network are cut, each between two workloads.
+    #[serde(default)]
+    pub cut: Vec<(String, String)>,
     /// A file of the application's sources gets this text at its end.
     pub source: Option<Planted>,
     /// The port of this workload is open on the machine's own network as well: we forward it.
@@ -66,6 +70,16 @@ pub struct Planted {
 #[serde(deny_unknown_fields)]
 pub struct Sabotages {
     pub sabotage: Vec<Sabotage>,
+    /// Rows with a check that no sabotage makes fail, and why.
+    #[serde(default)]
+    pub without: Vec<Without>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Without {
+    pub claim: String,
+    pub why: String,
 }
 
 impl Sabotages {
@@ -80,7 +94,8 @@ impl Sabotages {
     /// Rows that a sabotage names and that the ledger does not have.
     pub fn strangers<'a>(&'a self, ledger: &Ledger) -> Vec<&'a str> {
         let known = |id: &str| ledger.rows.iter().any(|r| r.id == id);
-        self.sabotage.iter().flat_map(|s| &s.fails).map(String::as_str).filter(|id| !known(id)).collect()
+        let named = self.sabotage.iter().flat_map(|s| &s.fails).chain(self.without.iter().map(|w| &w.claim));
+        named.map(String::as_str).filter(|id| !known(id)).collect()
     }
 
     /// Rows that have a check and that no sabotage makes fail.
@@ -111,6 +126,12 @@ impl Sabotage {
             let folder = place.and_then(|place| place.namespace.parent());
             let folder = folder.ok_or_else(|| Miss::Failed(format!("{stamp} has no closed network")))?;
             drivers::network::Network::at(folder.to_owned()).bypass()?;
+        }
+        for (one, other) in &self.spoil.cut {
+            let site = lab.site(stamp).await?;
+            let api::supervisor::StampRef { system, stamp } = site.of();
+            let cut = LinkRequest { system, stamp, one: one.clone(), other: other.clone(), loses: 100 };
+            let _: NetworkStatus = site.supervisor.post("/network", &cut).await?;
         }
         if let Some(workload) = &self.spoil.forward {
             let site = lab.site(stamp).await?;
