@@ -58,6 +58,9 @@ pub struct Upstream {
     pub health: Option<HealthCheck>,
     #[serde(default)]
     pub balance: Balance,
+    /// The targets speak TLS, and their certificate is for this name. None: plain HTTP.
+    #[serde(default)]
+    pub tls: Option<String>,
     /// Of targets that are the entries of other stamps: how each is verified, and which is preferred. Empty: all are services of
     /// this stamp, spoken to plainly.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

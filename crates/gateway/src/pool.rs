@@ -27,13 +27,11 @@ use hyper::{
     },
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     body::Upload,
+    dial::{Stream, dial},
     target::{Target, now_ms},
     worker::Worker,
 };
@@ -233,15 +231,7 @@ impl Drop for Lease {
 }
 
 async fn connect(target: &Target) -> io::Result<Link> {
-    let stream = TcpStream::connect(target.address).await?;
-    let _ = stream.set_nodelay(true);
-    match &target.origin {
-        None => link(stream).await,
-        Some(origin) => link(origin.secure(stream).await?).await,
-    }
-}
-
-async fn link(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> io::Result<Link> {
+    let stream = dial(target).await?;
     let seen = Arc::new(AtomicU64::new(0));
     let io = TokioIo::new(Seen { stream, bytes: seen.clone(), deaf: false });
     let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
@@ -253,14 +243,14 @@ async fn link(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> i
 /// A target may answer without reading the body and close, and then writing fails while its answer waits to be read.
 /// hyper would give the answer up with the first error, so what the target no longer takes is dropped instead: reading
 /// comes to the answer, and then to the end or the same error.
-struct Seen<S> {
-    stream: S,
+struct Seen {
+    stream: Stream,
     bytes: Arc<AtomicU64>,
     /// The target has closed: nothing reaches it.
     deaf: bool,
 }
 
-impl<S> Seen<S> {
+impl Seen {
     fn written(&mut self, written: Poll<io::Result<usize>>, all: usize) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(Err(error))
@@ -274,7 +264,7 @@ impl<S> Seen<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Seen<S> {
+impl AsyncRead for Seen {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -283,7 +273,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Seen<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Seen<S> {
+impl AsyncWrite for Seen {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.deaf {
             return Poll::Ready(Ok(buf.len()));
@@ -310,7 +300,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Seen<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| 0);
+        self.written(flushed, 0).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,9 +9,10 @@ use std::{
     time::Instant,
 };
 
-use api::gateway::{Balance, HealthCheck};
+use api::gateway::{Balance, HealthCheck, Origin};
+use rustls::pki_types::ServerName;
 
-use crate::{hold::Held, origin::Secured};
+use crate::{dial::Tls, hold::Held, origin};
 
 /// How long a target that refused a connection is left out: doubled at each refusal, within these bounds.
 const EJECT_FIRST_MS: u64 = 250;
@@ -27,8 +28,10 @@ pub fn now_ms() -> u64 {
 #[derive(Debug)]
 pub struct Target {
     pub address: SocketAddr,
+    /// None: it speaks plainly.
+    pub tls: Option<Tls>,
     /// The entry of another stamp; None: a service of this one.
-    pub origin: Option<Secured>,
+    pub origin: Option<Origin>,
     /// As the access log writes it.
     pub label: String,
     pub open: AtomicUsize,
@@ -42,13 +45,14 @@ pub struct Target {
 }
 
 impl Target {
-    fn new(upstream: &str, address: SocketAddr, origin: Option<Secured>) -> Self {
+    fn new(upstream: &str, address: SocketAddr, tls: Option<Tls>, origin: Option<Origin>) -> Self {
         let label = match &origin {
-            Some(origin) => format!("{upstream} {} {address}", origin.said.stamp),
+            Some(origin) => format!("{upstream} {} {address}", origin.stamp),
             None => format!("{upstream} {address}"),
         };
         Self {
             address,
+            tls,
             origin,
             label,
             open: AtomicUsize::new(0),
@@ -102,22 +106,33 @@ pub struct Group {
 }
 
 impl Group {
-    /// Keeps those targets of `old` that stay.
-    pub fn new(name: &str, upstream: &api::gateway::Upstream, old: Option<&Self>) -> Self {
-        let known = |address: &SocketAddr| {
-            let origin = upstream.origins.get(address);
-            let same = |t: &&Arc<Target>| t.address == *address && t.origin.as_ref().map(|o| &o.said) == origin;
-            old.and_then(|g| g.targets.iter().find(same).cloned())
+    /// Keeps those targets of `old` that stay. `client` is how we speak TLS with those that want it.
+    pub fn new(
+        name: &str,
+        upstream: &api::gateway::Upstream,
+        old: Option<&Self>,
+        client: Option<&Arc<rustls::ClientConfig>>,
+    ) -> Self {
+        let tls = upstream.tls.as_ref().and_then(|name| {
+            let name = ServerName::try_from(name.clone()).ok()?;
+            Some(Tls { client: client?.clone(), name })
+        });
+        let tls = |address: &SocketAddr| match upstream.origins.get(address) {
+            // A configuration whose origins cannot be verified was refused before.
+            Some(origin) => origin::tls(origin).ok(),
+            None => tls.clone(),
         };
-        // A configuration whose origins cannot be verified was refused before.
-        let made = |address: &SocketAddr| {
-            let origin = upstream.origins.get(address).and_then(|origin| Secured::new(origin).ok());
-            Arc::new(Target::new(name, *address, origin))
+        let same = |target: &Target, address: &SocketAddr| {
+            target.address == *address
+                && target.origin.as_ref() == upstream.origins.get(address)
+                && target.tls.as_ref().map(|t| &t.name) == tls(address).as_ref().map(|t| &t.name)
         };
+        let known = |address: &SocketAddr| old.and_then(|g| g.targets.iter().find(|t| same(t, address)).cloned());
+        let made = |a: &SocketAddr| Target::new(name, *a, tls(a), upstream.origins.get(a).cloned());
         let targets = upstream.targets.iter();
         Self {
             name: name.into(),
-            targets: targets.map(|a| known(a).unwrap_or_else(|| made(a))).collect(),
+            targets: targets.map(|a| known(a).unwrap_or_else(|| Arc::new(made(a)))).collect(),
             health: upstream.health.clone(),
             held: Held::default(),
             balance: upstream.balance,
@@ -157,8 +172,7 @@ impl Group {
 
     /// The turn number `turn` among origins: of those that may get it, the ones of the lowest priority, by weight.
     fn preferred(&self, turn: usize, may: impl Fn(&usize) -> bool) -> Option<usize> {
-        let said =
-            |index: &usize| self.targets[*index].origin.as_ref().map_or((1, 1), |o| (o.said.priority, o.said.weight));
+        let said = |index: &usize| self.targets[*index].origin.as_ref().map_or((1, 1), |o| (o.priority, o.weight));
         let all: Vec<usize> = (0..self.targets.len()).filter(may).collect();
         let first = all.iter().map(|index| said(index).0).min()?;
         let share = |index: &usize| if said(index).0 == first { said(index).1.max(1) as usize } else { 0 };
@@ -188,7 +202,7 @@ mod tests {
     fn group(balance: Balance) -> Group {
         let targets = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
         let upstream = api::gateway::Upstream { targets, balance, ..api::gateway::Upstream::default() };
-        Group::new("web", &upstream, None)
+        Group::new("web", &upstream, None, None)
     }
 
     /// Priority and weight of each.
@@ -208,7 +222,7 @@ mod tests {
             origins: said.iter().enumerate().map(|(n, s)| (address(n), origin(*s))).collect(),
             ..api::gateway::Upstream::default()
         };
-        Group::new("origins", &upstream, None)
+        Group::new("origins", &upstream, None, None)
     }
 
     #[test]

@@ -557,6 +557,12 @@ impl Keeper {
         }
     }
 
+    /// The administrator has another password from now on.
+    pub async fn change_admin_password(&self, new: Secret) -> Result<(), Error> {
+        let (_, admin) = self.roles()?;
+        admin.change_password(new, replica::is_standby(&self.checked.pgdata)).await
+    }
+
     /// Adds what the disk has to do with it.
     fn with_space(&self, why: String) -> String {
         let Some(data) = self.checked.pgdata.parent() else { return why };

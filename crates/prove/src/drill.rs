@@ -24,6 +24,8 @@ const CALM: Duration = Duration::from_secs(3);
 /// What must be served again within this time after a drill has done all it does to mend.
 const CALM_WITHIN: Duration = Duration::from_secs(60);
 
+/// TOML to be laid on a manifest, from its text and the stamp that is drilled.
+type Lay = fn(&str, &str) -> Result<String, Miss>;
 type Acting<'a> = std::pin::Pin<Box<dyn Future<Output = Seen> + 'a>>;
 
 /// One fault and how it is met.
@@ -35,8 +37,8 @@ pub struct Drill {
     pub disk: Option<u64>,
     /// It is never run on a person's stamp.
     pub scratch_only: bool,
-    /// TOML that is laid on the manifest for the time of the drill: of the manifest's text and the stamp.
-    pub(crate) lay: Option<fn(&str, &str) -> Result<String, Miss>>,
+    /// What is laid on the manifest for the time of the drill.
+    pub(crate) lay: Option<Lay>,
     pub(crate) act: for<'a> fn(&'a Scene<'a>) -> Acting<'a>,
 }
 
