@@ -66,7 +66,8 @@ pub fn for_upstream(headers: &mut HeaderMap, forwarded: Forwarded, keep_tracesta
     headers.append(header::VIA, HeaderValue::from_static("1.1 gateway"));
 }
 
-/// Makes a response's fields fit for the client. What the application has set itself stays.
+/// Makes a response's fields fit for the client. What the application has set itself stays, but for transport security: that
+/// only HTTPS is served is the edge's promise, and one page with `max-age=0` would take it back for all.
 pub fn for_client(headers: &mut HeaderMap, hsts: Option<&HeaderValue>) {
     // The length beside a transfer encoding is not the body's.
     let encoded = headers.contains_key(header::TRANSFER_ENCODING);
@@ -85,7 +86,7 @@ pub fn for_client(headers: &mut HeaderMap, hsts: Option<&HeaderValue>) {
         HeaderValue::from_static("camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
     );
     if let Some(hsts) = hsts {
-        or(headers, header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
 }
 

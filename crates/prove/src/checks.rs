@@ -115,7 +115,7 @@ catalogue! {
     acts "stamps_stand_alone" stamps::stand_alone: "Two stamps share no process, address, CA or folder, and each serves with the other taken down.";
     acts "regions_apart" stamps::regions_apart: "Two stamps run in the regions they are labelled with, each with application, database and vault of its own.";
     acts "one_without_the_other" stamps::one_without_the_other: "With the database of one stamp killed again and again under load, the other answers every request.";
-    acts "stamp_for" stamps::stamp_for: "Each of the named stamps comes up and answers at an address of its own.";
+    acts "stamp_for" stamps::stamp_for: "Each of the named stamps comes up at an address of its own, and somebody signs in and works in it: a file of steps.";
     looks "nothing_undeclared" stamps::nothing_undeclared: "Each process of the stamp belongs to a declared resource, and each of them listens only at the stamp's addresses.";
     compares "own_space" network::own_space: "Two stamps have the same address space, and what listens in one hears nothing of the other.";
     looks "address_in" network::address_in: "Where a workload's processes listen, by the kernel's tables, lies in the block.";

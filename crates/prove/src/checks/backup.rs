@@ -57,6 +57,19 @@ impl<'a> Work<'a> {
         Ok(rows.first().into_iter().flatten().filter_map(|row| row.first().cloned()).collect())
     }
 
+    /// Rows of every table, as the service sees them. A table that leaves no trace in the log is a miss: no backup has it.
+    async fn census(&self, site: &Site) -> Result<Vec<String>, Miss> {
+        let tables = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                      WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^(pg_|information_schema$)'";
+        let unlogged = self.sql(site, &format!("{tables} AND c.relpersistence = 'u'")).await?;
+        must!(unlogged.is_empty(), "these tables are not in the log, and so in no backup: {}", unlogged.join(", "));
+        let tables = self.sql(site, &format!("{tables} ORDER BY 1")).await?;
+        let counts: Vec<String> =
+            tables.iter().map(|t| format!("SELECT {} || ' ' || count(*) FROM {t}", quoted(t))).collect();
+        must!(!counts.is_empty(), "the database has no tables");
+        self.sql(site, &format!("{} ORDER BY 1", counts.join(" UNION ALL "))).await
+    }
+
     async fn write(&self, site: &Site, number: u32) -> Result<(), Miss> {
         self.sql(site, &self.rows.write.replace("{number}", &format!("{number:03}"))).await.map(drop)
     }
@@ -91,6 +104,11 @@ impl<'a> Work<'a> {
 }
 
 /// Long work of the supervisor, to its end.
+/// As a text of SQL.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 async fn work(site: &Site, path: &str, body: &serde_json::Value) -> Result<Event, Miss> {
     let client = site.supervisor.clone().timeout(Duration::from_secs(600));
     let answer = client.send("POST", path, Some(("application/json", body.to_string().into()))).await?;
@@ -178,6 +196,7 @@ pub async fn mistake_undone(lab: &Lab, on: &str, c: &Call) -> Seen {
         work.write(&site, number).await?;
     }
     let before = work.read(&site).await?;
+    let census = work.census(&site).await?;
     let moment = work.now(&site).await?;
     until("the clock goes on", async || {
         let now = work.now(&site).await?;
@@ -193,6 +212,8 @@ pub async fn mistake_undone(lab: &Lab, on: &str, c: &Call) -> Seen {
     let fresh = lab.restore(on).await?;
     let after = work.read(&fresh).await?;
     must!(after == before, "before the mistake {before:?}, after the swap {after:?}");
+    let counted = work.census(&fresh).await?;
+    must!(counted == census, "before the mistake {census:?}, after the swap {counted:?}");
     let seconds = begun.elapsed().as_secs_f64();
     let kept = swapped.kept.unwrap_or_default();
     must!(kept.join("PG_VERSION").exists(), "the data of before is not kept in {}", kept.display());
@@ -282,6 +303,7 @@ pub async fn second_region(lab: &Lab, on: &str, c: &Call) -> Seen {
         work.write(&site, number).await?;
     }
     let rows = work.read(&site).await?;
+    let census = work.census(&site).await?;
     back_up(&site, Some(format!("lost-{}", work.mark.to_lowercase()))).await?;
     let of = site.of();
     let key: RecoveryKey = site.supervisor.post("/recovery-key", &of).await?;
@@ -321,6 +343,8 @@ pub async fn second_region(lab: &Lab, on: &str, c: &Call) -> Seen {
         let there = Site { stamp: west.clone(), ..(*site).clone() };
         let seen = work.read(&there).await?;
         must!(seen == rows, "of {rows:?} the new stamp has {seen:?}");
+        let counted = work.census(&there).await?;
+        must!(counted == census, "rows of each table were {census:?} and are {counted:?}");
         Ok(format!(
             "{on} with its folder {} removed; {west} up from {} and the recovery key after {seconds:.1} s: {} of {} rows, read by the application's own connection",
             first.display(),

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use crate::{Lab, Miss, Seen, claim::Call, miss, must};
 
-/// A file of the control group that a process is in: version 1 by controller, version 2 by the one tree.
-fn group_file(pid: u32, controller: &str, old: &str, new: &str) -> Result<Option<PathBuf>, Miss> {
+/// A file of the control group that a process is in, then of each group above it: version 1 by controller, version 2 by the
+/// one tree. The kernel applies the tightest of them.
+fn group_files(pid: u32, controller: &str, old: &str, new: &str) -> Result<Vec<PathBuf>, Miss> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let mounted = |fits: &dyn Fn(&[&str]) -> bool| {
@@ -21,17 +22,56 @@ fn group_file(pid: u32, controller: &str, old: &str, new: &str) -> Result<Option
         let (_, controllers, path) = (parts.next(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let path = path.trim_start_matches('/');
         let found = if controllers.is_empty() {
-            mounted(&|w| w[2] == "cgroup2").map(|m| m.join(path).join(new))
+            mounted(&|w| w[2] == "cgroup2").map(|m| (m, new))
         } else if controllers.split(',').any(|c| c == controller) {
-            mounted(&|w| w[2] == "cgroup" && w[3].split(',').any(|o| o == controller)).map(|m| m.join(path).join(old))
+            mounted(&|w| w[2] == "cgroup" && w[3].split(',').any(|o| o == controller)).map(|m| (m, old))
         } else {
             None
         };
-        if let Some(file) = found.filter(|f| f.exists()) {
-            return Ok(Some(file));
+        let Some((mount, name)) = found else { continue };
+        let own = mount.join(path);
+        let files: Vec<PathBuf> =
+            own.ancestors().take_while(|at| at.starts_with(&mount)).map(|at| at.join(name)).collect();
+        if files.first().is_some_and(|file| file.exists()) {
+            return Ok(files.into_iter().filter(|file| file.exists()).collect());
         }
     }
-    Ok(None)
+    Ok(Vec::new())
+}
+
+/// The tightest number of bytes; None: no bound.
+fn bytes(files: &[PathBuf]) -> Result<Option<u64>, Miss> {
+    let mut least = None;
+    for file in files {
+        // `max`, and version 1's largest multiple of a page, are no bound.
+        let bound = std::fs::read_to_string(file)?.trim().parse::<u64>().ok().filter(|bytes| *bytes < 1 << 60);
+        least = least.into_iter().chain(bound).min();
+    }
+    Ok(least)
+}
+
+/// The tightest number of cores; None: no bound.
+fn cores(files: &[PathBuf]) -> Result<Option<f64>, Miss> {
+    let mut least: Option<f64> = None;
+    for file in files {
+        let text = std::fs::read_to_string(file)?;
+        let period = match text.split_once(' ') {
+            Some((_, period)) => period.trim().to_owned(),
+            None => std::fs::read_to_string(file.with_file_name("cpu.cfs_period_us"))?.trim().to_owned(),
+        };
+        let share = text.split(' ').next().unwrap_or_default().trim().parse::<f64>().ok().filter(|share| *share > 0.0);
+        let Some(share) = share else { continue };
+        let cores = share / period.parse::<f64>()?;
+        least = Some(least.map_or(cores, |least| least.min(cores)));
+    }
+    Ok(least)
+}
+
+/// The address space that a process may have, in bytes (`/proc/PID/limits`); None: no bound.
+fn address_space(pid: u32) -> Result<Option<u64>, Miss> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"));
+    Ok(line.and_then(|line| line.split_whitespace().next()?.parse().ok()))
 }
 
 /// `bounds(WORKLOAD, CPUS, MIB)`: the kernel's limits of every process of the workload but its shim's.
@@ -45,28 +85,24 @@ pub async fn bounds(lab: &Lab, on: &str, c: &Call) -> Seen {
         return Err(Miss::NotHere { why: "this machine sets no limits for us".into(), command: refused.clone() });
     }
     for pid in pids {
-        let memory = group_file(*pid, "memory", "memory.limit_in_bytes", "memory.max")?;
-        let quota = group_file(*pid, "cpu", "cpu.cfs_quota_us", "cpu.max")?;
-        let (Some(memory), Some(quota)) = (memory, quota) else {
+        let memory = group_files(*pid, "memory", "memory.limit_in_bytes", "memory.max")?;
+        let quota = group_files(*pid, "cpu", "cpu.cfs_quota_us", "cpu.max")?;
+        if memory.is_empty() || quota.is_empty() {
             return Err(Miss::NotHere {
                 why: format!("process {pid} is in no control group with limits"),
                 command: format!("cat /proc/{pid}/cgroup"),
             });
-        };
-        let bytes: u64 = match std::fs::read_to_string(&memory)?.trim().parse() {
-            Ok(bytes) => bytes,
-            Err(_) => miss!("{} of process {pid} has no bound", memory.display()),
-        };
+        }
+        let Some(bytes) = bytes(&memory)? else { miss!("the memory of process {pid} has no bound") };
         must!(bytes == mib << 20, "process {pid} may use {} MiB, not {mib}", bytes >> 20);
-        let text = std::fs::read_to_string(&quota)?;
-        let period = match text.split_once(' ') {
-            Some((_, period)) => period.trim().to_owned(),
-            None => std::fs::read_to_string(quota.with_file_name("cpu.cfs_period_us"))?.trim().to_owned(),
-        };
-        let share = text.split(' ').next().unwrap_or_default().trim().parse::<f64>();
-        let Ok(share) = share else { miss!("{} of process {pid} has no bound", quota.display()) };
-        let cores = share / period.parse::<f64>()?;
+        let Some(cores) = cores(&quota)? else { miss!("the CPU time of process {pid} has no bound") };
         must!((cores - cpus).abs() < 0.01, "process {pid} may use {cores} cores, not {cpus}");
+        let space = address_space(*pid)?;
+        must!(
+            space.is_none_or(|space| space >= mib << 20),
+            "process {pid} may have {} MiB of addresses, less than {mib}",
+            space.unwrap_or_default() >> 20
+        );
     }
     Ok(format!("{} processes of {workload}: {cpus} core(s) and {mib} MiB by the kernel's control groups", pids.len()))
 }

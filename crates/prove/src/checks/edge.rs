@@ -44,7 +44,32 @@ pub async fn tls_min(lab: &Lab, on: &str, call: &Call) -> Seen {
     Ok(format!("{address} refused {}; took {}", refused.join(", "), taken.join(", ")))
 }
 
-pub async fn https_only(lab: &Lab, on: &str, _: &Call) -> Seen {
+/// Sockets of this machine's own network that listen at `ip`, by the kernel's table (proc(5), `/proc/net/tcp`).
+fn listeners(ip: std::net::IpAddr) -> Result<Vec<u16>, Miss> {
+    let std::net::IpAddr::V4(ip) = ip else { return Ok(Vec::new()) };
+    let own = format!("{:08X}", u32::from_ne_bytes(ip.octets()));
+    let table = std::fs::read_to_string("/proc/net/tcp")?;
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // State 0A is LISTEN.
+    let listening = rows.filter(|words| words.get(3) == Some(&"0A")).filter_map(|words| words.get(1)?.split_once(':'));
+    let of_ip = listening.filter(|(at, _)| *at == own || *at == "00000000");
+    Ok(of_ip.filter_map(|(_, port)| u16::from_str_radix(port, 16).ok()).collect())
+}
+
+/// Whether something that is asked in plain HTTP answers it, other than by leading to HTTPS.
+async fn speaks_plainly(at: std::net::SocketAddr) -> Result<Option<String>, Miss> {
+    let base = format!("http://{at}").parse().map_err(|e| Miss::Failed(format!("http://{at}: {e}")))?;
+    let client = Client::new(Target::Http { base }).timeout(std::time::Duration::from_secs(5));
+    let Ok(answer) = client.send("GET", "/sign-in", None).await else { return Ok(None) };
+    let to = answer.headers.get(http::header::LOCATION).and_then(|l| l.to_str().ok()).unwrap_or_default();
+    let leads = matches!(answer.status.as_u16(), 301 | 308) && to.starts_with("https://");
+    // What TLS servers say to those who forgot it: a client error, and nothing of the application.
+    let refuses = answer.status.is_client_error() && answer.body.len() < 1024;
+    Ok((!leads && !refuses).then(|| format!("{} from {at}", answer.status)))
+}
+
+/// `https_only(PATH...)`: pages, answers of the API, files.
+pub async fn https_only(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let address = site.address("edge")?;
     // Where the plain port lies is the platform's to say: the one that goes with the encrypted one.
@@ -56,15 +81,31 @@ pub async fn https_only(lab: &Lab, on: &str, _: &Call) -> Seen {
     let to = answer.headers.get(http::header::LOCATION).and_then(|l| l.to_str().ok()).unwrap_or_default();
     must!(matches!(status, 301 | 308), "{plain} answers {status}");
     must!(to.starts_with("https://") && to.ends_with("/projects?x=1"), "{plain} leads to `{to}`");
-    let answer = site.client(&site.url("edge")?)?.send("GET", "/health", None).await?;
-    let hsts = answer.headers.get(http::header::STRICT_TRANSPORT_SECURITY).and_then(|v| v.to_str().ok());
-    let Some(age) =
-        hsts.and_then(|v| v.split("max-age=").nth(1)).and_then(|v| v.split(';').next()?.parse::<u64>().ok())
-    else {
-        miss!("the answer by HTTPS has no strict transport security: {hsts:?}")
-    };
-    must!(age >= 15_552_000, "strict transport security lasts {age} s, less than half a year");
-    Ok(format!("{plain} answers {status} to {to}; by HTTPS: {}", hsts.unwrap_or_default()))
+    let mut ports = listeners(address.ip())?;
+    ports.sort_unstable();
+    ports.dedup();
+    must!(ports.contains(&address.port()), "nothing listens at {address}, only {ports:?}");
+    for port in &ports {
+        if let Some(said) = speaks_plainly((address.ip(), *port).into()).await? {
+            miss!("plain HTTP is answered: {said}");
+        }
+    }
+    let client = site.client(&site.url("edge")?)?;
+    let mut seen = Vec::new();
+    let paths: Vec<&str> = c.arguments.iter().map(String::as_str).collect();
+    for path in if paths.is_empty() { vec!["/health"] } else { paths } {
+        let answer = client.send("GET", path, None).await?;
+        let hsts = answer.headers.get(http::header::STRICT_TRANSPORT_SECURITY).and_then(|v| v.to_str().ok());
+        let age = hsts.and_then(|v| v.split("max-age=").nth(1)).and_then(|v| v.split(';').next()?.parse::<u64>().ok());
+        let Some(age) = age else { miss!("{path} ({}) has no strict transport security: {hsts:?}", answer.status) };
+        must!(age >= 15_552_000, "{path}: strict transport security lasts {age} s, less than half a year");
+        seen.push(format!("{path} ({})", answer.status));
+    }
+    Ok(format!(
+        "{plain} answers {status} to {to}; ports {ports:?} of {} answer nobody in the clear; strict transport security on {}",
+        address.ip(),
+        seen.join(", ")
+    ))
 }
 
 /// `security_headers(PAGE, API PATH)`: both as somebody who is signed in.

@@ -75,6 +75,8 @@ pub async fn zone_lost(lab: &Lab, on: &str, c: &Call) -> Seen {
         one(&site, service, variable, &marks.write.replace("{unique}", &mark)).await?;
         committed.push(mark);
     }
+    let unlogged = one(&site, service, variable, "SELECT count(*) FROM pg_class WHERE relpersistence = 'u'").await?;
+    must!(unlogged == [["0"]], "{unlogged:?} tables and indexes are not in the log: no standby has their rows");
     // Everything of the primary's zone at once; nobody does anything by hand after this.
     let victims: Vec<u32> =
         status(&site).await?.resources.iter().filter(|r| r.name == old).flat_map(|r| r.pids.clone()).collect();

@@ -125,8 +125,15 @@ pub async fn own_space(lab: &Lab, on: &str, c: &Call) -> Seen {
 /// `address_in(WORKLOAD, BLOCK)`: where its processes listen, by the kernel's tables.
 pub async fn address_in(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
-    of(&site).await?;
+    let network = of(&site).await?;
     let (workload, wanted) = (c.argument(0, ""), block(c.argument(1, ""))?);
+    // An address alone says nothing of its subnet: half of the block, or twice of it, holds it as well.
+    let mut subnets = Vec::new();
+    for (name, range) in &network.subnets {
+        subnets.push((name, block(range)?));
+    }
+    let of_block = subnets.iter().find(|(_, range)| *range == wanted);
+    let Some((subnet, _)) = of_block else { miss!("no subnet is {wanted}: {:?}", network.subnets) };
     let found: BTreeSet<SocketAddr> = site.pids(workload).iter().flat_map(|pid| listening(*pid)).collect();
     let outer: Vec<&SocketAddr> = found.iter().filter(|at| !at.ip().is_loopback()).collect();
     must!(!outer.is_empty(), "{workload} listens nowhere but on loopback: {found:?}");
@@ -134,7 +141,7 @@ pub async fn address_in(lab: &Lab, on: &str, c: &Call) -> Seen {
         let inside = matches!(at.ip(), IpAddr::V4(ip) if holds(wanted, ip));
         must!(inside, "{workload} listens at {at}, outside {wanted}");
     }
-    Ok(format!("{workload} listens at {outer:?}, in {wanted}"))
+    Ok(format!("{workload} listens at {outer:?}, in the subnet `{subnet}`, {wanted}"))
 }
 
 /// `subnet_is(NAME, BLOCK)`.
@@ -190,9 +197,32 @@ pub async fn leads_to_subnet(lab: &Lab, on: &str, c: &Call) -> Seen {
         must!(matches!(endpoint.ip(), IpAddr::V4(ip) if holds(wanted, ip)), "the endpoint is at {endpoint}");
         let from_service = tries(&place(&site, service)?, endpoint).await?;
         let Ok(local) = from_service else { miss!("from {service} to {endpoint}: {from_service:?}") };
-        let from_database = tries(&place(&site, database)?, endpoint).await?;
-        let Err(refused) = from_database else { miss!("{database} reaches {endpoint}") };
-        Ok(format!("{vault} at {endpoint}: from {service} ({}) it answers, from {database}: {refused}", local.ip()))
+        // Not only the database: whatever else lies in its subnet.
+        let network = of(&site).await?;
+        let own = site.address(database)?.ip();
+        let mut ranges = Vec::new();
+        for range in network.subnets.values() {
+            ranges.push(block(range)?);
+        }
+        let lies = |ip: IpAddr, range: Cidr| matches!(ip, IpAddr::V4(ip) if holds(range, ip));
+        let Some(range) = ranges.into_iter().find(|range| lies(own, *range)) else {
+            miss!("{database} is in no subnet")
+        };
+        let (mut tried, mut said) = (Vec::new(), String::new());
+        for resource in &site.status.resources {
+            let Some(at) = resource.place.as_ref().filter(|at| lies(at.address.into(), range)) else { continue };
+            let Err(refused) = tries(at, endpoint).await? else {
+                miss!("{} in {range} reaches {endpoint}", resource.name)
+            };
+            tried.push(resource.name.as_str());
+            said = refused;
+        }
+        must!(tried.contains(&database), "{database} was not among {tried:?}");
+        Ok(format!(
+            "{vault} at {endpoint}: from {service} ({}) it answers, from {} ({range}): {said}",
+            local.ip(),
+            tried.join(", ")
+        ))
     }
     .await;
     lab.restore(on).await?;

@@ -6,9 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Lab, Miss, Seen, Site, checks::vault::folder, claim::Call, harm::kill, miss, must, site::until_in};
+use crate::{
+    Lab, Miss, Seen, Site, checks::vault::folder, claim::Call, harm::kill, load::Load, miss, must, site::until_in,
+};
 
 const LONG: Duration = Duration::from_secs(60);
+/// How long the one is in trouble.
+const STORM: Duration = Duration::from_secs(8);
 
 async fn health(site: &Site) -> Result<u16, Miss> {
     Ok(site.client(&site.url("edge")?)?.send("GET", "/health", None).await?.status.as_u16())
@@ -118,76 +122,72 @@ pub async fn regions_apart(lab: &Lab, on: &str, c: &Call) -> Seen {
     Ok(format!("{}; no process, folder or authority of both", seen.join("; ")))
 }
 
-/// `one_without_the_other(OTHER STAMP, DATABASE)`.
+/// `one_without_the_other(OTHER STAMP, DATABASE, LOAD)`: people work in both; the database of the one is ended again and again.
 pub async fn one_without_the_other(lab: &Lab, on: &str, c: &Call) -> Seen {
-    let (broken, database) = (lab.site(on).await?, c.argument(1, "postgres.main"));
-    let whole = lab.site(c.argument(0, "staging")).await?;
-    let calm = latencies(&whole, Duration::from_secs(3), async || Ok(())).await?;
-    let victim = broken.client(&broken.url("edge")?)?;
-    let mut killed = 0;
-    let storm = latencies(&whole, Duration::from_secs(6), async || {
-        let fresh = lab.site(on).await?;
-        for pid in fresh.pids(database).iter().skip(2) {
-            killed += u32::from(kill(*pid).is_ok());
-        }
-        // The broken one is loaded meanwhile, whatever it answers.
-        for _ in 0..5 {
-            let _ = victim.send("GET", "/health", None).await;
-        }
+    let (other, database, load) = (c.argument(0, "staging"), c.argument(1, "postgres.main"), c.argument(2, ""));
+    lab.site(on).await?;
+    // People at work: pages that need a sign-in, reads and writes. Theirs is the load that makes trouble, too.
+    let (whole, broken) = (Load::begin(lab, other, load).await?, Load::begin(lab, on, load).await?);
+    until_in("work in both", LONG, async || {
+        let begun = (whole.tape().acknowledged().len(), broken.tape().acknowledged().len());
+        must!(begun.0 > 3 && begun.1 > 3, "{begun:?} writes are acknowledged");
         Ok(())
     })
     .await?;
+    let (calm, mut killed) = (whole.tape().percentile(95), 0_u32);
+    let fault = Instant::now();
+    let victim = lab.site(on).await?;
+    let victim = victim.client(&victim.url("edge")?)?;
+    while fault.elapsed() < STORM {
+        let fresh = lab.restore(on).await?;
+        for pid in fresh.pids(database).iter().skip(2) {
+            killed += u32::from(kill(*pid).is_ok());
+        }
+        // Beside the people who press again: as many requests as come through.
+        for _ in 0..20 {
+            let _ = victim.send("GET", "/sheets", None).await;
+        }
+    }
+    let ((tape, _), (spoilt, _)) = (whole.end().await, broken.end().await);
     lab.restore(on).await?;
     must!(killed > 0, "nothing of {database} was ended");
-    must!(storm.1 == 0, "{} of {} requests to the other stamp failed", storm.1, storm.0.len());
-    let (calm, storm_p95) = (p95(calm.0), p95(storm.0.clone()));
-    must!(storm_p95 < Duration::from_millis(200), "the other stamp's p95 went from {calm:?} to {storm_p95:?}");
+    must!(spoilt.failures() > 0, "{on} was in no trouble: {} requests, none failed", spoilt.samples.len());
+    let failed = tape.failures();
+    must!(failed == 0, "{failed} of {} requests to {other} failed: {:?}", tape.samples.len(), tape.troubles());
+    let p95 = tape.percentile(95);
+    must!(p95 < Duration::from_millis(200), "p95 of {other} went from {} to {} ms", calm.as_millis(), p95.as_millis());
     Ok(format!(
-        "{killed} processes of {database} ended in {on}; the other answered all {} requests, p95 {calm:?} before and {storm_p95:?} meanwhile",
-        storm.0.len()
+        "{killed} processes of {database} ended in {on}, where {} of {} requests failed; {other} did all of {}, p95 {} ms \
+         before and {} ms with the trouble",
+        spoilt.failures(),
+        spoilt.samples.len(),
+        tape.samples.len(),
+        calm.as_millis(),
+        p95.as_millis()
     ))
 }
 
-/// Requests one after the other for `time`, `meanwhile` after every tenth: times of the answers, and failures.
-async fn latencies(
-    site: &Site,
-    time: Duration,
-    mut meanwhile: impl AsyncFnMut() -> Result<(), Miss>,
-) -> Result<(Vec<Duration>, usize), Miss> {
-    let client = site.client(&site.url("edge")?)?;
-    let (begun, mut times, mut failed) = (Instant::now(), Vec::new(), 0);
-    while begun.elapsed() < time {
-        let asked = Instant::now();
-        match client.send("GET", "/health", None).await {
-            Ok(answer) if answer.status.is_success() => times.push(asked.elapsed()),
-            _ => failed += 1,
-        }
-        if times.len() % 10 == 0 {
-            meanwhile().await?;
-        }
-    }
-    Ok((times, failed))
-}
-
-fn p95(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len().saturating_sub(1) * 95 / 100).copied().unwrap_or_default()
-}
-
-/// `stamp_for(STAMP...)`.
+/// `stamp_for(STORY, STAMP...)`: the story is told in each.
 pub async fn stamp_for(lab: &Lab, _: &str, c: &Call) -> Seen {
     let mut seen = Vec::new();
     let mut addresses = BTreeSet::new();
-    for stamp in &c.arguments {
+    let story = Call { name: "story".into(), arguments: c.arguments.iter().take(1).cloned().collect() };
+    for stamp in c.arguments.iter().skip(1) {
         let site = lab.site(stamp).await?;
         let url = site.url("edge")?;
         let status = health(&site).await?;
         must!(status == 200, "{stamp} at {url} answers {status}");
         must!(addresses.insert(url.clone()), "{stamp} has the address of another: {url}");
+        let told = super::story::tell(lab, stamp, &story).await;
+        told.map_err(|miss| match miss {
+            Miss::Failed(why) => Miss::Failed(format!("in {stamp}: {why}")),
+            other => other,
+        })?;
         let region = site.system.region.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
         seen.push(format!("{stamp}{region} at {url}"));
     }
-    Ok(seen.join(", "))
+    must!(!seen.is_empty(), "no stamp is named");
+    Ok(format!("{}; in each somebody signed in, and what they wrote is in its database", seen.join(", ")))
 }
 
 /// Every process that carries the stamp's mark belongs to a declared resource; their listeners are at declared addresses.
