@@ -107,8 +107,18 @@ impl Sabotages {
 
 impl Sabotage {
     /// The manifest with this sabotage laid on.
+    ///
+    /// # Errors
+    /// It would be refused: with it nothing comes up, so that every row fails and none of them says anything.
     pub fn manifest(&self, manifest: &str) -> Result<String, Error> {
-        self.spoil.manifest.as_ref().map_or_else(|| Ok(manifest.into()), |changes| patched(manifest, changes))
+        let Some(changes) = &self.spoil.manifest else { return Ok(manifest.into()) };
+        let text = patched(manifest, changes)?;
+        if let Err(faults) = model::Manifest::parse(&text) {
+            let first = faults.first().map(|fault| fault.message.clone()).unwrap_or_default();
+            let what = format!("`{}`: the manifest is refused: {first}", self.name);
+            return Err(Error::File { file: "sabotages.toml".into(), what });
+        }
+        Ok(text)
     }
 
     /// What is spoilt once a stamp is up.
@@ -250,4 +260,35 @@ pub async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
     let client = crate::sql::connect_by(&text, &way).await?;
     client.batch_execute(sql).await?;
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_has_a_sabotage_or_says_why_not() {
+        let systems = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systems");
+        for entry in std::fs::read_dir(systems).unwrap() {
+            let folder = entry.unwrap().path();
+            let (Ok(claims), Ok(sabotages)) = (
+                std::fs::read_to_string(folder.join("claims.toml")),
+                std::fs::read_to_string(folder.join("sabotages.toml")),
+            ) else {
+                continue;
+            };
+            let ledger = Ledger::parse("claims.toml", &claims).unwrap();
+            let all = Sabotages::parse(&sabotages).unwrap();
+            assert_eq!(all.strangers(&ledger), Vec::<&str>::new(), "{}", folder.display());
+            let without: Vec<&str> = all.without.iter().map(|w| w.claim.as_str()).collect();
+            let mut unpaired = all.unpaired(&ledger);
+            unpaired.sort_unstable();
+            assert_eq!(unpaired, without, "{}: `[[without]]` in the order of the rows", folder.display());
+            let manifest = std::fs::read_to_string(folder.join("system.toml")).unwrap();
+            for sabotage in &all.sabotage {
+                sabotage.manifest(&manifest).unwrap();
+            }
+        }
+    }
 }
