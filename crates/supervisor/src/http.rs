@@ -196,7 +196,7 @@ async fn set_secret(State(ground): Shared, Json(request): Json<SecretRequest>) -
     let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
     let vault = secrets::the_vault(&system, request.vault.as_deref())?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let client = secrets::vault_client(&ground, &layout, &authority, &system, &vault).await?;
     secrets::set(&client, &vault, &request.name, &request.value).await?;
     Ok(Json(serde_json::json!({ "vault": vault.to_string(), "name": request.name })).into_response())
@@ -228,7 +228,7 @@ async fn give_token(State(ground): Shared, Json(request): Json<TokenRequest>) ->
         what: format!("{} has no identity of its own", system.name),
         hint: Some("its outside issuer gives tokens".into()),
     })?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let token = secrets::token(&layout, &authority, &system, identity, &request.workload, &request.resource).await?;
     // A token has no `Serialize`, so that it cannot be written by accident.
     let body = serde_json::json!({
