@@ -16,6 +16,8 @@ use crate::references::Reference;
 
 /// A token is asked anew when less than this is left of it.
 const SPARE_SECONDS: i64 = 300;
+/// What a token for any vault is for.
+const VAULT: &str = "https://vault.azure.net";
 
 /// What the workload may have by its identity.
 pub struct Tokens {
@@ -72,15 +74,26 @@ impl Tokens {
             let known: Vec<&str> = self.vaults.keys().map(String::as_str).collect();
             return Err(format!("there is no vault `{}` here (there is: {})", reference.vault, known.join(", ")));
         };
-        let token = self.token("https://vault.azure.net").await.map_err(|e| chain(&e))?;
-        let url = base.parse().map_err(|_| format!("{base} is not a URL"))?;
-        let vault = Client::new(Target::Https { base: url, tls: self.tls.clone(), hosts: self.hosts.clone() })
-            .bearer(token.access_token);
+        let url: url::Url = base.parse().map_err(|_| format!("{base} is not a URL"))?;
         let path = match &reference.version {
             Some(version) => format!("/secrets/{}/{version}?api-version=7.4", reference.secret),
             None => format!("/secrets/{}?api-version=7.4", reference.secret),
         };
-        let bundle: SecretBundle = vault.get(&path).await.map_err(|e| match &e {
+        let mut again = false;
+        let answered = loop {
+            let token = self.token(VAULT).await.map_err(|e| chain(&e))?;
+            let target = Target::Https { base: url.clone(), tls: self.tls.clone(), hosts: self.hosts.clone() };
+            let answered = Client::new(target).bearer(token.access_token).get::<SecretBundle>(&path).await;
+            match answered {
+                // Its key may have been withdrawn since: another is asked for, once.
+                Err(WireError::Refused { status: 401, .. }) if !again => {
+                    again = true;
+                    self.kept.lock().await.remove(VAULT);
+                }
+                answered => break answered,
+            }
+        };
+        let bundle = answered.map_err(|e| match &e {
             // The vault speaks Key Vault's error body: keep its sentence.
             WireError::Refused { status, body, .. } => {
                 format!("{base} answered {status}: {}", vault_message(&body.message))

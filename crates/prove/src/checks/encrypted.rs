@@ -175,13 +175,19 @@ async fn tries(site: &Site, network: &NetworkStatus) -> Seen {
                 text.split('\0').find_map(|f| f.strip_prefix('M')).unwrap_or("an error").to_owned()
             }
             // The edge's plain port leads to the encrypted one and serves nothing.
-            Some(_) if owner == "edge" && text.starts_with("HTTP/1.1 308") => "308 to https".to_owned(),
+            Some(_) if owner == "edge" && leads_away(&text) => "only leads to https".to_owned(),
             Some(_) => miss!("{owner} at {at} answers without TLS: {}", text.chars().take(60).collect::<String>()),
         };
         said.push(format!("{owner} at {at}: {refused}"));
     }
     must!(said.len() >= network.places.len().min(5), "only {said:?} could be tried");
     Ok(format!("without TLS: {}", said.join(", ")))
+}
+
+/// Whether an answer is a redirect to the encrypted port.
+fn leads_away(answer: &str) -> bool {
+    let moved = ["HTTP/1.1 301 ", "HTTP/1.1 308 "].iter().any(|status| answer.starts_with(status));
+    moved && answer.to_ascii_lowercase().contains("\r\nlocation: https://")
 }
 
 fn place_of(network: &NetworkStatus, workload: &str) -> Result<IpAddr, Miss> {
