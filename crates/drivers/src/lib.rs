@@ -12,6 +12,7 @@ pub mod probe;
 pub mod proc;
 pub mod process;
 pub mod sockets;
+pub mod volume;
 
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
@@ -34,6 +35,8 @@ pub struct Placement {
     /// Replaces `/etc/hosts` for this workload, where the machine allows it.
     pub hosts_file: Option<PathBuf>,
     pub limits: Limits,
+    /// A disk of its own; seen by this workload only.
+    pub volume: Option<volume::Volume>,
     /// Where the shim's own complaints go; None: our own standard streams (a command run in the foreground).
     pub log: Option<PathBuf>,
 }
@@ -109,6 +112,12 @@ pub enum Error {
     Network {
         what: &'static str,
         folder: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not give {} a disk of its own", file.display())]
+    Volume {
+        file: PathBuf,
         #[source]
         source: std::io::Error,
     },

@@ -164,7 +164,7 @@ fn refusal(error: &Error) -> Response {
         Error::Name { .. } | Error::Password => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NotArchived(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NoDatabase(_) | Error::NoBackups | Error::NoSegment(_) => (StatusCode::NOT_FOUND, "not_found"),
-        Error::OwnsObjects(_) | Error::PointTaken(_) | Error::Differs { .. } | Error::OldTerm { .. } => {
+        Error::OwnsObjects(_) | Error::PointTaken(_) | Error::PointTooEarly(_) | Error::Differs { .. } | Error::OldTerm { .. } => {
             (StatusCode::CONFLICT, "conflict")
         }
         Error::NoTool { .. } => (StatusCode::NOT_IMPLEMENTED, "no_tool"),

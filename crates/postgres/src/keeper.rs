@@ -29,6 +29,7 @@ use crate::{
     restore::Restore,
     roles::Roles,
     settings::{self, Door},
+    space::Space,
     template, tools,
 };
 
@@ -69,6 +70,7 @@ pub(crate) struct Keeper {
     /// None: the only server of its database.
     member: Option<Membership>,
     backups: Option<Arc<Backups>>,
+    space: Space,
     state: watch::Sender<State>,
     pid: AtomicU32,
     starts: AtomicU32,
@@ -84,7 +86,9 @@ impl Keeper {
         backups: Option<Arc<Backups>>,
     ) -> Self {
         let admin = Arc::new(Admin::new(checked.config.socket_dir.clone(), checked.config.port, password));
+        let data = checked.pgdata.parent().unwrap_or(Path::new("/"));
         Self {
+            space: Space::of(data, &checked.conf),
             backups,
             checked,
             cert,
@@ -265,6 +269,11 @@ impl Keeper {
         }
     }
 
+    /// Watches the room on the disk, for as long as it is polled.
+    pub async fn watch_space(&self) {
+        self.space.watch(&self.pid).await;
+    }
+
     /// Waits until a standby takes the administrator in; its password comes with the primary's log.
     async fn answers(&self) {
         loop {
@@ -286,8 +295,10 @@ impl Keeper {
             Some(_) => Door::Password,
             None => self.own_data(word).await?,
         };
-        let replay = self.restore().map(|restore| restore.settings()).unwrap_or_default();
-        settings::write(checked, &self.cert, &self.key, door, &replay)?;
+        let mut further = self.restore().map(|restore| restore.settings()).unwrap_or_default();
+        further.extend(self.space.settings(&checked.settings));
+        settings::write(checked, &self.cert, &self.key, door, &further)?;
+        self.space.begin()?;
         if let (Some(member), Some(word), None) = (&self.member, word, follows) {
             // A server that was ended goes on waiting for whom its record names.
             let safe = if replica::is_standby(&checked.pgdata) { Vec::new() } else { member.safe_with() };

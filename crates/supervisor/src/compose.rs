@@ -73,6 +73,8 @@ pub struct Composed {
     pub template: Option<(PathBuf, PathBuf)>,
     /// Folders of its own beyond `data` and `log`; others may look into them.
     pub folders: Vec<PathBuf>,
+    /// The size of a disk of its own, bytes; changed while it runs.
+    pub volume: Option<u64>,
 }
 
 /// How readiness is seen.
@@ -194,6 +196,7 @@ impl Composer<'_> {
             reloads: false,
             template: None,
             folders: Vec::new(),
+            volume: None,
         }))
     }
 
@@ -245,6 +248,7 @@ impl Composer<'_> {
             reloads: false,
             template: None,
             folders: Vec::new(),
+            volume: None,
         })
     }
 
@@ -344,6 +348,7 @@ impl Composer<'_> {
             reloads: reloads && self.clock_offset_ms == 0,
             template: None,
             folders: Vec::new(),
+            volume: None,
         })
     }
 
@@ -645,6 +650,7 @@ impl Composer<'_> {
         }
         composed.template = Some(template);
         composed.folders = folders;
+        composed.volume = crate::storage::granted(self.journal, self.row, id, postgres.storage)?;
         composed.shim.keep_orphans = true;
         composed.shim.stop_grace_ms = 60_000;
         if restoring {

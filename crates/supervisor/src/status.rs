@@ -18,6 +18,7 @@ use crate::{
     lead, network, ready,
     reconcile::{scene_of, system_of},
     stamp::{Ground, What},
+    storage,
 };
 
 /// Looks at every workload of the stamp.
@@ -53,6 +54,15 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         if note.is_empty() && one.template.is_some() && state == "ready" {
             note = crate::backups::note(&layout, &one.workload).await;
         }
+        let declared = plan::resource_of(&one.workload).parse().ok().and_then(|id| match system.resources.get(&id) {
+            Some(model::Resource::Postgres(postgres)) => Some(postgres.storage),
+            _ => None,
+        });
+        let storage = declared.and_then(|declared| storage::status(&layout, &one.workload, declared));
+        let full = storage.as_ref().map(|s| storage::note(s, &one.workload)).unwrap_or_default();
+        if !full.is_empty() {
+            note = if state == "ready" { full } else { format!("{full}; {note}") };
+        }
         let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
         let ip = layout.front(&one.workload)?;
         let address = match (&one.ready, one.listeners.first()) {
@@ -69,6 +79,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
             pss_bytes: pss,
             restarts: shim.as_ref().map_or(0, |s| s.restarts),
             note,
+            storage,
             member: members.get(&one.workload).cloned(),
         });
     }
