@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::{
     backup::BackupRequest,
+    context::Renewal,
     postgres::{PostgresHealth, RoleRequest},
 };
 use axum::{
@@ -26,6 +27,7 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
         .route("/pulse", get(pulse))
         .route("/lead", post(read_lead))
         .route("/rebuild", post(rebuild))
+        .route("/certificate", put(renew))
         .route("/roles/{name}", put(set_role).delete(remove_role))
         .route("/databases/{name}", put(set_database))
         .route("/archive/{name}", post(archive))
@@ -71,6 +73,10 @@ async fn read_lead(State(keeper): State<Arc<Keeper>>) -> Response {
 async fn rebuild(State(keeper): State<Arc<Keeper>>) -> Response {
     keeper.rebuild();
     done(Ok(()))
+}
+
+async fn renew(State(keeper): State<Arc<Keeper>>, Json(renewal): Json<Renewal>) -> Response {
+    done(keeper.renew(renewal))
 }
 
 async fn set_role(
@@ -161,7 +167,7 @@ fn done(result: Result<(), Error>) -> Response {
 
 fn refusal(error: &Error) -> Response {
     let (status, code) = match error {
-        Error::Name { .. } | Error::Password => (StatusCode::BAD_REQUEST, "invalid"),
+        Error::Name { .. } | Error::Password | Error::Certificate(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NotArchived(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NoDatabase(_) | Error::NoBackups | Error::NoSegment(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::OwnsObjects(_) | Error::PointTaken(_) | Error::PointTooEarly(_) | Error::Differs { .. } | Error::OldTerm { .. } => {

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -11,11 +11,12 @@ use std::{
 
 use api::{
     Secret,
+    context::Renewal,
     member::{Lead, Pulse},
     postgres::PostgresStatus,
 };
 use service::Shutdown;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_postgres::Client;
 
 use crate::{
@@ -63,8 +64,10 @@ enum End {
 
 pub(crate) struct Keeper {
     checked: Checked,
-    cert: Secret,
-    key: Secret,
+    /// What the server shows: the first is what this process was handed, the next come by its control socket.
+    shown: Mutex<Renewal>,
+    /// Told when `shown` is another.
+    renewed: Notify,
     admin: Arc<Admin>,
     roles: Roles,
     /// None: the only server of its database.
@@ -91,8 +94,8 @@ impl Keeper {
             space: Space::of(data, &checked.conf),
             backups,
             checked,
-            cert,
-            key,
+            shown: Mutex::new(Renewal { cert, key }),
+            renewed: Notify::new(),
             admin,
             roles: Roles::default(),
             member,
@@ -175,7 +178,15 @@ impl Keeper {
             Ended,
         }
         let watched = server.watch();
+        let renewals = async {
+            loop {
+                self.renewed.notified().await;
+                server.reload();
+                tracing::info!("the certificate was renewed");
+            }
+        };
         let event = tokio::select! {
+            never = renewals => never,
             result = serve => result.map_or_else(Event::Failed, Event::Turned),
             () = shutdown.asked() => Event::Asked,
             () = watched => Event::Ended,
@@ -297,7 +308,10 @@ impl Keeper {
         };
         let mut further = self.restore().map(|restore| restore.settings()).unwrap_or_default();
         further.extend(self.space.settings(&checked.settings));
-        settings::write(checked, &self.cert, &self.key, door, &further)?;
+        {
+            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            settings::write(checked, &shown.cert, &shown.key, door, &further)?;
+        }
         self.space.begin()?;
         if let (Some(member), Some(word), None) = (&self.member, word, follows) {
             // A server that was ended goes on waiting for whom its record names.
@@ -472,6 +486,20 @@ impl Keeper {
         if let Some(member) = &self.member {
             member.ask_rebuild();
         }
+    }
+
+    /// Shows another certificate from the next connection on; those that are open stay.
+    ///
+    /// # Errors
+    /// Certificate and key are no PEM or do not belong together, or could not be written; the old ones are shown then.
+    pub fn renew(&self, renewal: Renewal) -> Result<(), Error> {
+        service::Certificate::new(&renewal.cert, &renewal.key).map_err(Error::Certificate)?;
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        settings::write_certificate(&self.checked, &renewal.cert, &renewal.key)?;
+        *shown = renewal;
+        drop(shown);
+        self.renewed.notify_one();
+        Ok(())
     }
 
     /// Everything at a glance; never fails.

@@ -8,6 +8,7 @@ mod edge;
 mod identity;
 pub(crate) mod members;
 mod network;
+mod source;
 mod stamps;
 mod storage;
 mod story;
@@ -69,6 +70,7 @@ catalogue! {
     looks "bounds" compute::bounds: "The kernel's limits of each process of a workload.";
     looks "environment_says" edge::environment_says: "A variable of the running process has the value, and an error page shows nothing of the program.";
     looks "story" story::tell: "The steps of a file of the system's checks: API calls as a signed-in person, and rows read past the application.";
+    acts "secure_sources" source::secure: "A copy of the sources is analysed as the build does it, and is clean; with an unsafe pattern planted it is not.";
     looks "sign_in_needed" identity::sign_in_needed: "Somebody signs in through the directory and uses the application; without or with a bad token the API answers 401.";
     looks "own_token" identity::own_token: "From the service's own place the identity endpoint gives a token that names the service, without a credential; another place with the same header gets none.";
     acts "identity_with_service" identity::with_service: "A service is added: it has an identity; it is taken away: its identity is gone.";

@@ -29,6 +29,8 @@ pub struct Spoil {
     /// The router of the stamp's closed network lets everything pass.
     #[serde(default)]
     pub bypass: bool,
+    /// A file of the application's sources gets this text at its end.
+    pub source: Option<Planted>,
     /// The port of this workload is open on the machine's own network as well: we forward it.
     pub forward: Option<String>,
 }
@@ -38,6 +40,14 @@ pub struct Spoil {
 pub struct Prepend {
     pub resource: String,
     /// From the resource's folder, such as `data/conf/pg_hba.conf`.
+    pub file: String,
+    pub text: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planted {
+    /// From the system's folder, such as `src/domain.rs`.
     pub file: String,
     pub text: String,
 }
@@ -82,6 +92,9 @@ impl Sabotage {
         if let Some(sql) = &self.spoil.sql {
             let site = lab.site(stamp).await?;
             as_owner(&site, sql).await?;
+        }
+        if let Some(planted) = &self.spoil.source {
+            lab.spoil_source(&planted.file, &planted.text);
         }
         if self.spoil.bypass {
             let site = lab.site(stamp).await?;

@@ -90,8 +90,8 @@ pub async fn shakes(
 }
 
 /// The certificate an address shows, valid now by the CA of `ca_pem`: SHA-256 of its DER, hex.
-pub async fn leaf(way: &Way, ca_pem: &[u8]) -> Result<String, Miss> {
-    let stream = shaken(way, Before::Nothing, &rustls::version::TLS13, ca_pem).await?;
+pub async fn leaf(way: &Way, before: Before, ca_pem: &[u8]) -> Result<String, Miss> {
+    let stream = shaken(way, before, &rustls::version::TLS13, ca_pem).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     Ok(crate::inside::sha256(chain.first().map(AsRef::as_ref).unwrap_or_default()))
 }

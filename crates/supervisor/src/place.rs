@@ -226,7 +226,7 @@ fn make_template(
         network: None,
         hosts_file: None,
         limits: drivers::Limits::default(),
-        volume,
+        volume: None,
         log: Some(log.clone()),
     };
     let placed = ground.driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;

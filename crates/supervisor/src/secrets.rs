@@ -110,9 +110,19 @@ pub async fn ensure(
     let mut made = 0;
     let mut asked = Vec::new();
     for (name, origin) in &vault.secrets {
-        // What leads into another stamp is made anew in one that was restored from its backups.
+        // What leads into another stamp is made anew in one that was restored from its backups; so is what leads to where
+        // its resource no longer is, such as the loopback address that it had before its network was closed.
+        let place = place(layout, system, origin)?;
+        let known = match &place {
+            Some(_) => ground.journal.fact(&layout.system, &layout.stamp, &leads(id, name))?,
+            None => None,
+        };
+        let moved = known.is_some() && known != place;
         let leads_away = remake && !matches!(origin, SecretOrigin::Generate { .. } | SecretOrigin::Ask);
-        if there.contains(&name.to_ascii_lowercase()) && !leads_away {
+        if there.contains(&name.to_ascii_lowercase()) && !leads_away && !moved {
+            if let (Some(place), None) = (&place, known) {
+                ground.journal.set_fact(&layout.system, &layout.stamp, &leads(id, name), place)?;
+            }
             continue;
         }
         let value = match origin {
@@ -154,6 +164,9 @@ pub async fn ensure(
             }
         };
         set(&client, id, name, &value).await?;
+        if let Some(place) = place {
+            ground.journal.set_fact(&layout.system, &layout.stamp, &leads(id, name), &place)?;
+        }
         made += 1;
     }
     if remake {
@@ -164,6 +177,31 @@ pub async fn ensure(
         note.push_str(&format!(", not set yet: {}", asked.join(", ")));
     }
     Ok(note)
+}
+
+/// The fact that keeps where a secret's value leads.
+fn leads(vault: &ResourceId, secret: &str) -> String {
+    format!("leads/{vault}/{secret}")
+}
+
+/// Where the value of a secret leads; None for what leads nowhere. Holds no secret.
+fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Option<String>, Error> {
+    Ok(match origin {
+        SecretOrigin::Telemetry { telemetry, .. } => Some(layout.url(telemetry)?),
+        SecretOrigin::Database { postgres, database, format, .. } => Some(format!(
+            "{}:{}/{database} {format:?}",
+            layout.reach(postgres)?,
+            database_port(layout, system, postgres)
+        )),
+        _ => None,
+    })
+}
+
+fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {
+    match system.resources.get(postgres) {
+        Some(Resource::Postgres(declared)) => layout.port(declared.port),
+        _ => 5432,
+    }
 }
 
 /// Whether a service refers to the secret.
@@ -243,10 +281,7 @@ fn connection_string(
     format: ConnectionFormat,
 ) -> Result<Secret, Error> {
     let host = layout.reach(postgres)?;
-    let port = match system.resources.get(postgres) {
-        Some(Resource::Postgres(declared)) => layout.port(declared.port),
-        _ => 5432,
-    };
+    let port = database_port(layout, system, postgres);
     let ca = layout.ca().display().to_string();
     let password = password.expose();
     // Passwords are base64url: they need no quoting in either format.

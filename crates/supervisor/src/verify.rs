@@ -84,7 +84,7 @@ async fn begin(ground: &Arc<Ground>, row: &StampRow) -> Result<(), Error> {
             name: None,
             verify: true,
         };
-        let told = |ok, words: String| Verified { at_ms: now_ms, ok, words };
+        let told = move |ok, words: String| Verified { at_ms: now_ms, ok, words };
         let work = match backups::restore_as(ground, row.clone(), request, What::Verify).await {
             Ok(work) => work,
             Err(error) => {
