@@ -73,7 +73,14 @@ impl Machine {
             Mounts::UserNamespace => Err("mount -t ext4: only root of the machine may".into()),
             Mounts::None(why) => Err(why.clone()),
         };
-        Self { users, mounts, volumes, cgroups: Cgroups::detect(), network: network::probe(), lowest_port: lowest_port() }
+        Self {
+            users,
+            mounts,
+            volumes,
+            cgroups: Cgroups::detect(),
+            network: network::probe(),
+            lowest_port: lowest_port(),
+        }
     }
 }
 

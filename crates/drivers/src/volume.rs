@@ -20,7 +20,8 @@ use std::{
 use rustix::{
     fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid},
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
+        fsopen,
     },
 };
 
@@ -190,12 +191,10 @@ fn attach(path: &Path) -> io::Result<(u32, fs::File)> {
     for _ in 0..64 {
         let number = free_number()?;
         let device = device(number);
-        let open =
-            fs::OpenOptions::new().read(true).write(true).open(&device).map_err(refused("losetup", &device))?;
+        let open = fs::OpenOptions::new().read(true).write(true).open(&device).map_err(refused("losetup", &device))?;
         let configure = |flags: u32| {
             let info = LoopInfo { flags, ..NO_INFO };
-            let config =
-                LoopConfig { fd: file.as_raw_fd() as u32, block_size: BLOCK as u32, info, reserved: [0; 8] };
+            let config = LoopConfig { fd: file.as_raw_fd() as u32, block_size: BLOCK as u32, info, reserved: [0; 8] };
             // SAFETY: the struct is the one that the call takes, and outlives it.
             match unsafe { libc::ioctl(open.as_raw_fd(), LOOP_CONFIGURE as _, &raw const config) } {
                 0 => Ok(()),
@@ -297,6 +296,16 @@ pub fn open(volume: &Volume, user: Option<u32>) -> io::Result<OwnedFd> {
     }
     rustix::fs::chmodat(CWD, &root, Mode::RWXU, AtFlags::empty())?;
     Ok(mount)
+}
+
+/// Whether a volume that nobody uses holds a file.
+///
+/// # Errors
+/// As [`open`].
+pub fn holds(file: &Path, path: &Path) -> io::Result<bool> {
+    let bytes = fs::metadata(file)?.len() / 2;
+    let mount = open(&Volume { file: file.to_owned(), at: "/".into(), bytes }, None)?;
+    Ok(PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())).join(path).exists())
 }
 
 /// Everything in a folder, then the folder itself, belongs to `user` from then on; links are not followed.

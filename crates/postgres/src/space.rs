@@ -106,10 +106,18 @@ impl Space {
             let (free, all) = (room.free / MIB, room.all / MIB);
             if now == READS {
                 told = Some(pid);
-                tracing::error!(free_mib = free, all_mib = all, "the disk is full: {free} of {all} MiB are free, no writes are taken");
+                tracing::error!(
+                    free_mib = free,
+                    all_mib = all,
+                    "the disk is full: {free} of {all} MiB are free, no writes are taken"
+                );
             } else {
                 told = None;
-                tracing::info!(free_mib = free, all_mib = all, "the disk has room again: {free} of {all} MiB, writes are taken");
+                tracing::info!(
+                    free_mib = free,
+                    all_mib = all,
+                    "the disk has room again: {free} of {all} MiB, writes are taken"
+                );
             }
         }
     }

@@ -619,7 +619,11 @@ impl Composer<'_> {
         settings.entry("max_connections".into()).or_insert_with(|| slots.to_string());
         let origin = crate::backups::origin(self.journal, self.row, id)?;
         let backup = crate::backups::config(self, id, workload, &origin, postgres)?;
-        let folders = [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten().cloned().collect();
+        let mut folders: Vec<PathBuf> =
+            [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten().cloned().collect();
+        if postgres.members() > 1 {
+            folders.push(crate::lead::records(self.layout, workload));
+        }
         let config = PostgresConfig {
             backup: Some(backup),
             template: self.home.templates().join(engine.template_name()),
@@ -682,6 +686,7 @@ impl Composer<'_> {
         }
         let standby = postgres.standby;
         Ok(Some(MemberConfig {
+            record: Some(crate::lead::records(self.layout, workload)),
             name: workload.to_owned(),
             lead: self.layout.place(workload).join(LEAD),
             ca: self.layout.ca(),

@@ -173,7 +173,9 @@ impl Error {
             Self::Smaller { before, .. } => format!(
                 "declare {before} or more; data that needs less room is brought into a new stamp by a dump (`pg_dump`)"
             ),
-            Self::NoVolume { .. } => "run it as root with CAP_SYS_ADMIN, as before; `stamp doctor` says what is lacking".into(),
+            Self::NoVolume { .. } => {
+                "run it as root with CAP_SYS_ADMIN, as before; `stamp doctor` says what is lacking".into()
+            }
             Self::Network(_) => "`stamp doctor` says what this machine allows".into(),
             Self::Interrupted(_) => "run the same command again".into(),
             Self::Failover { hint, .. } => hint.clone(),

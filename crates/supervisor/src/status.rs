@@ -54,11 +54,13 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         if note.is_empty() && one.template.is_some() && state == "ready" {
             note = crate::backups::note(&layout, &one.workload).await;
         }
-        let declared = plan::resource_of(&one.workload).parse().ok().and_then(|id| match system.resources.get(&id) {
-            Some(model::Resource::Postgres(postgres)) => Some(postgres.storage),
+        let id: Option<model::ResourceId> = plan::resource_of(&one.workload).parse().ok();
+        let declared = id.and_then(|id| match system.resources.get(&id) {
+            Some(model::Resource::Postgres(postgres)) => Some((id, postgres.storage)),
             _ => None,
         });
-        let storage = declared.and_then(|declared| storage::status(&layout, &one.workload, declared));
+        let storage = declared
+            .and_then(|(id, declared)| storage::status(&ground.journal, row, &layout, &id, &one.workload, declared));
         let full = storage.as_ref().map(|s| storage::note(s, &one.workload)).unwrap_or_default();
         if !full.is_empty() {
             note = if state == "ready" { full } else { format!("{full}; {note}") };

@@ -31,9 +31,11 @@ const GIB: u64 = 1 << 30;
 /// How often a volume is looked at: a fast writer fills a gigabyte in seconds.
 const TICK: Duration = Duration::from_millis(100);
 const SELDOM: Duration = Duration::from_secs(1);
-const NEAR: u64 = GIB;
+const NEAR: u64 = 2 * GIB;
 /// What is left of the machine's own disk; a file system above it that finds none breaks instead of refusing.
 const HOST_MARGIN: u64 = 64 * MIB;
+/// With less than this on the machine's own disk, a volume is held to what is there.
+const HOST_NEAR: u64 = GIB;
 /// What a server that cannot start on its full disk is lent until it serves: it replays its log and makes its next file.
 const LOAN: u64 = 64 * MIB;
 const CANNOT_START: u64 = 32 * MIB;
@@ -93,8 +95,19 @@ pub fn settle(ground: &Ground, row: &StampRow, system: &System) -> Result<(), Er
         let origins = known(&ground.journal, &row.system, &row.stamp, &origin)?.map_or(0, |known| known.granted);
         let granted = before.map_or(0, |known| known.granted).max(origins).max(declared.0);
         let now = Known { declared: declared.0, granted };
-        if before != Some(now) {
-            write(&ground.journal, row, id, now)?;
+        if before == Some(now) {
+            continue;
+        }
+        write(&ground.journal, row, id, now)?;
+        // What runs has it at once, without being touched.
+        for workload in ground.journal.workloads(&row.system, &row.stamp)? {
+            let place = ground.home.stamp(&row.system, &row.stamp).join(&workload.workload);
+            let of_it = plan::resource_of(&workload.workload) == id.to_string();
+            let seen = workload.shim.filter(|_| of_it).and_then(|shim| volume::look(shim.pid, &place.join("data")));
+            if let Some(seen) = seen {
+                let bytes = enforced(granted, seen.used, host_free(&place), false) / 4096 * 4096;
+                volume::resize(&seen, bytes).map_err(Error::file("give another size to", file(&place)))?;
+            }
         }
     }
     Ok(())
@@ -159,7 +172,10 @@ fn next(granted: u64, used: u64, most: u64) -> Option<u64> {
 
 /// What the kernel is to enforce: what was given, but no more than the machine's disk has, and a loan for a server that is down.
 fn enforced(granted: u64, used: u64, host_free: u64, down: bool) -> u64 {
-    let there = granted.min(used.saturating_add(host_free.saturating_sub(HOST_MARGIN)));
+    let there = match host_free < HOST_NEAR {
+        true => granted.min(used.saturating_add(host_free.saturating_sub(HOST_MARGIN))),
+        false => granted,
+    };
     if down && granted.saturating_sub(used) < CANNOT_START && host_free > LOAN + HOST_MARGIN {
         return used + LOAN;
     }
@@ -171,16 +187,24 @@ fn host_free(place: &Path) -> u64 {
 }
 
 /// The state of a workload's disk, for people.
-pub fn status(layout: &Layout, workload: &str, storage: Storage) -> Option<StorageStatus> {
+pub fn status(
+    journal: &Journal,
+    row: &StampRow,
+    layout: &Layout,
+    id: &ResourceId,
+    workload: &str,
+    storage: Storage,
+) -> Option<StorageStatus> {
     let place = layout.place(workload);
     let seen = volume::look(layout.row(workload).ok()?.shim?.pid, &place.join("data"))?;
+    let host = host_free(&place);
     Some(StorageStatus {
-        bytes: seen.bytes,
+        bytes: granted(journal, row, id, storage).ok()??,
         used_bytes: seen.used,
-        free_bytes: seen.free,
+        free_bytes: seen.free.min(host.saturating_sub(HOST_MARGIN)),
         grows: storage.grow,
         most_bytes: seen.most,
-        disk_free_bytes: host_free(&place),
+        disk_free_bytes: host,
     })
 }
 
@@ -192,7 +216,7 @@ pub fn note(status: &StorageStatus, of: &str) -> String {
         return String::new();
     }
     let (used, all) = (mib(status.used_bytes), mib(status.bytes));
-    if status.disk_free_bytes < HOST_MARGIN + status.bytes.saturating_sub(status.used_bytes) && status.grows {
+    if status.disk_free_bytes < HOST_NEAR.min(HOST_MARGIN + status.bytes.saturating_sub(status.used_bytes)) {
         return format!("the machine's disk is full ({} MiB free): make room on it", mib(status.disk_free_bytes));
     }
     let state = if status.free_bytes < full_below(status.bytes) { "full, and takes no writes" } else { "nearly full" };
@@ -241,7 +265,8 @@ pub async fn watch(ground: Arc<Ground>, acts: Acts) {
             }
             for workload in ground.journal.workloads(&row.system, &row.stamp).unwrap_or_default() {
                 let key = (of.0.clone(), of.1.clone(), workload.workload.clone());
-                if !workload.workload.starts_with("postgres.") || next.get(&key).is_some_and(|at| *at > Instant::now()) {
+                if !workload.workload.starts_with("postgres.") || next.get(&key).is_some_and(|at| *at > Instant::now())
+                {
                     continue;
                 }
                 let again = match look(&ground, &acts, &row, system, &workload).await {
@@ -297,7 +322,7 @@ async fn look(
         }
     }
     let left = known.granted.saturating_sub(seen.used).min(host);
-    Ok(if left < NEAR.max(2 * grows_below(known.granted).min(NEAR)) { TICK } else { SELDOM })
+    Ok(if left < NEAR { TICK } else { SELDOM })
 }
 
 async fn answers(ground: &Ground, row: &StampRow, workload: &str) -> bool {
@@ -356,7 +381,12 @@ mod tests {
     #[test]
     fn no_more_is_promised_than_the_machine_has() {
         assert_eq!(enforced(32 * GIB, GIB, 500 * GIB, false), 32 * GIB);
-        assert_eq!(enforced(32 * GIB, GIB, GIB, false), 2 * GIB - HOST_MARGIN);
+        assert_eq!(
+            enforced(32 * GIB, GIB, 2 * GIB, false),
+            32 * GIB,
+            "a sparse file may be larger than the disk it lies on"
+        );
+        assert_eq!(enforced(32 * GIB, GIB, GIB - MIB, false), 2 * GIB - MIB - HOST_MARGIN);
         assert_eq!(enforced(32 * GIB, GIB, MIB, false), GIB);
     }
 

@@ -49,7 +49,9 @@ fn due(last: &Verified, now_ms: i64) -> bool {
 /// Begins a verification if one is due and nothing else is under way.
 pub async fn look(ground: &Arc<Ground>, row: &StampRow, next: &mut BTreeMap<String, Instant>) {
     let key = format!("{}/{}", row.system, row.stamp);
-    if next.get(&key).is_some_and(|at| *at > Instant::now()) || ground.stamp(&row.system, &row.stamp).current().is_some() {
+    if next.get(&key).is_some_and(|at| *at > Instant::now())
+        || ground.stamp(&row.system, &row.stamp).current().is_some()
+    {
         return;
     }
     next.insert(key, Instant::now() + LOOK);
@@ -96,9 +98,10 @@ async fn begin(ground: &Arc<Ground>, row: &StampRow) -> Result<(), Error> {
         tokio::spawn(async move {
             let verified = match work.feed.end().await {
                 Some(Event::Restored(restored)) => told(Some(true), restored.notes.join("; ")),
-                Some(Event::Failed(failure)) => {
-                    told(Some(false), std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": "))
-                }
+                Some(Event::Failed(failure)) => told(
+                    Some(false),
+                    std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": "),
+                ),
                 other => told(Some(false), format!("it ended with {other:?}")),
             };
             let state = if verified.ok == Some(true) { "done" } else { "failed" };

@@ -351,8 +351,7 @@ const BACKUP: &[Key] = &[
     Key::new("immutable", Bool, "Nobody can delete a copy before its time.").later(),
 ];
 
-const STORAGE: &[Key] =
-    &[
+const STORAGE: &[Key] = &[
     Key::new("size", Bytes, "Its size; larger than before, it grows while it is used. It never becomes smaller."),
     Key::new("grow", Bool, "It doubles by itself once a fifth of it is left (a tenth beyond 1TiB); true if not given."),
 ];

@@ -153,8 +153,10 @@ async fn read_from(site: &Site, database: &str) -> Result<String, Miss> {
         ))
         .await?;
     let begun = Instant::now();
-    let count = async |client: &tokio_postgres::Client| crate::sql::rows(client, "SELECT count(*) FROM check_replica").await;
-    let reader = until_in("the replica lets the role in", LONG, async || crate::sabotage::owner_by(site, &way).await).await?;
+    let count =
+        async |client: &tokio_postgres::Client| crate::sql::rows(client, "SELECT count(*) FROM check_replica").await;
+    let reader =
+        until_in("the replica lets the role in", LONG, async || crate::sabotage::owner_by(site, &way).await).await?;
     until_in("fresh rows on the replica", Duration::from_secs(10), async || {
         let rows = count(&reader).await?;
         must!(rows == [[ROWS.to_string()]], "{rows:?} of {ROWS}");
@@ -183,7 +185,7 @@ async fn read_from(site: &Site, database: &str) -> Result<String, Miss> {
         let mut read = 0;
         until_in("the primary has counted", Duration::from_secs(5), async || {
             read = load().await? - before;
-            must!(loads.first().is_some() || read >= READS * ROWS, "{read} rows");
+            must!(!loads.is_empty() || read >= READS * ROWS, "{read} rows");
             Ok(())
         })
         .await?;

@@ -46,10 +46,9 @@ fn disk(site: &Site, workload: &str) -> Result<Use, Miss> {
     }
     let refused = site.missing.iter().find(|m| m.contains("disk"));
     match refused {
-        Some(refused) => Err(Miss::NotHere {
-            why: "this machine gives no disks of a size".into(),
-            command: refused.clone(),
-        }),
+        Some(refused) => {
+            Err(Miss::NotHere { why: "this machine gives no disks of a size".into(), command: refused.clone() })
+        }
         None => miss!("{workload} has no disk of its own"),
     }
 }
@@ -96,7 +95,12 @@ async fn past_its_size(site: &Site, database: &str, declared: u64) -> Result<Str
         let Err(refused) = take(declared) else { miss!("{declared} bytes were taken beside what was there") };
         must!(refused == rustix::io::Errno::NOSPC, "past its size the kernel says: {refused}");
         let full = disk(site, database)?;
-        must!(full.free < MIB && full.used <= declared + MIB, "{} bytes used of {declared}, {} free", full.used, full.free);
+        must!(
+            full.free < MIB && full.used <= declared + MIB,
+            "{} bytes used of {declared}, {} free",
+            full.used,
+            full.free
+        );
         let row = "INSERT INTO check_fill VALUES (1, repeat('x', 1000))";
         let words = until_in("the database refuses a row", LONG, async || match owner.batch_execute(row).await {
             Ok(()) => miss!("the row was taken"),
@@ -200,7 +204,8 @@ async fn past_its_threshold(site: &Site, database: &str) -> Result<String, Miss>
     let count = queries.count.load(Ordering::Relaxed);
     must!(count > 10, "only {count} queries ran beside the growth");
     must!(longest < NORMAL, "beside the growth a query took {} ms", longest.as_millis());
-    let sql = format!("SELECT body FROM logs WHERE source LIKE '{database}%' AND body LIKE '%the disk has grown%' LIMIT 1");
+    let sql =
+        format!("SELECT body FROM logs WHERE source LIKE '{database}%' AND body LIKE '%the disk has grown%' LIMIT 1");
     let event = site.query_until("the growth in the telemetry", &sql, |rows| !rows.is_empty()).await?;
     let of = site.of();
     let path = format!("/acts?system={}&stamp={}", of.system, of.stamp);
@@ -212,7 +217,11 @@ async fn past_its_threshold(site: &Site, database: &str) -> Result<String, Miss>
          the longest took {} ms",
         grown.used / MIB,
         grown.bytes / MIB,
-        event.rsplit("the disk").next().map_or(event.clone(), |rest| format!("the disk{rest}")).trim_end_matches(['"', '}']),
+        event
+            .split("the disk")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .map_or(event.clone(), |rest| format!("the disk{rest}")),
         longest.as_millis()
     ))
 }
@@ -252,10 +261,7 @@ async fn filled(lab: &Lab, site: &Site, database: &str) -> Result<String, Miss> 
     })
     .await?;
     let mended = small(lab, "fulldisk", "size = \"256MiB\", grow = true").await?;
-    until_in("writes go on", LONG, async || {
-        fill(&owner, &mut rows, 16).await.map_err(Miss::from)
-    })
-    .await?;
+    until_in("writes go on", LONG, async || fill(&owner, &mut rows, 16).await.map_err(Miss::from)).await?;
     let seen = disk(&mended, database)?;
     must!(seen.bytes > 256 * MIB, "it is still of {} bytes", seen.bytes);
     Ok(format!(
@@ -311,7 +317,14 @@ fn measure(path: &Path, bytes: u64, readers: u64, time: Duration) -> Result<u64,
         Ok(count)
     };
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..readers).map(|n| scope.spawn({ let file = file.clone(); move || read(file, n) })).collect();
+        let all: Vec<_> = (0..readers)
+            .map(|n| {
+                scope.spawn({
+                    let file = file.clone();
+                    move || read(file, n)
+                })
+            })
+            .collect();
         let mut sum = 0;
         for one in all {
             sum += one.join().map_err(|_| Miss::Failed("a reader failed".into()))??;
@@ -349,17 +362,26 @@ pub async fn slow_query_mended(lab: &Lab, on: &str, c: &Call) -> Seen {
             format!(
                 "SELECT d.body FROM logs s JOIN logs d ON d.source = s.source AND d.time_ns >= s.time_ns \
                  WHERE s.source LIKE '{database}%' AND s.body LIKE '%{mark}%' AND d.body LIKE '%duration:%' \
-                 AND substr(d.body, instr(d.body, '['), 8) = substr(s.body, instr(s.body, '['), 8) ORDER BY d.time_ns LIMIT 1"
+                 AND substr(d.body, instr(d.body, '['), 8) = substr(s.body, instr(s.body, '['), 8) ORDER BY d.time_ns LIMIT 50"
             )
         };
-        let found = site.query_until("the slow query in the telemetry", &reported(&first), |rows| !rows.is_empty()).await?;
+        let duration = |body: &str| {
+            let text = body.split("duration: ").nth(1)?.split(" ms").next()?;
+            text.parse::<f64>().ok().map(|ms| Duration::from_secs_f64(ms / 1000.0))
+        };
+        // Other statements of the connection were slow as well.
+        let its = |rows: &[Vec<serde_json::Value>]| {
+            let all = rows.iter().filter_map(|row| duration(row.first()?.as_str()?));
+            all.filter(|took| *took <= slow && *took * 10 > slow * 9).max()
+        };
+        let found =
+            site.query_until("the slow query in the telemetry", &reported(&first), |rows| its(rows).is_some()).await?;
         owner.batch_execute(&format!("CREATE INDEX ON {table} (k); ANALYZE {table}")).await?;
         let fast = timed(&second).await?;
         must!(fast * 10 < slow, "{} ms without the index, {} ms with it", slow.as_millis(), fast.as_millis());
-        let body = found[0][0].as_str().unwrap_or_default();
-        let duration = body.split("duration: ").nth(1).and_then(|rest| rest.split(" ms").next()).unwrap_or_default();
         Ok(format!(
-            "reported with {duration} ms; measured {} ms without the index, {:.1} ms with it",
+            "reported with {} ms; measured {} ms without the index, {:.1} ms with it",
+            its(&found).unwrap_or_default().as_millis(),
             slow.as_millis(),
             fast.as_secs_f64() * 1000.0
         ))
