@@ -1,6 +1,7 @@
 //! Changes of a system under which checks must fail: `sabotages.toml` beside the claims. A sabotage never touches a check
 //! or what a check reads; it changes what is looked at.
 
+use api::supervisor::{LinkRequest, NetworkStatus};
 use serde::Deserialize;
 
 use crate::{Error, Lab, Ledger, Miss, Report, Site, outcome::Outcome, patched};
@@ -29,6 +30,9 @@ pub struct Spoil {
     /// The router of the stamp's closed network lets everything pass.
     #[serde(default)]
     pub bypass: bool,
+    /// These links of the stamp's closed network are cut, each between two workloads.
+    #[serde(default)]
+    pub cut: Vec<(String, String)>,
     /// A file of the application's sources gets this text at its end.
     pub source: Option<Planted>,
     /// The port of this workload is open on the machine's own network as well: we forward it.
@@ -57,6 +61,16 @@ pub struct Planted {
 #[serde(deny_unknown_fields)]
 pub struct Sabotages {
     pub sabotage: Vec<Sabotage>,
+    /// Rows with a check that no sabotage makes fail, and why.
+    #[serde(default)]
+    pub without: Vec<Without>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Without {
+    pub claim: String,
+    pub why: String,
 }
 
 impl Sabotages {
@@ -71,7 +85,8 @@ impl Sabotages {
     /// Rows that a sabotage names and that the ledger does not have.
     pub fn strangers<'a>(&'a self, ledger: &Ledger) -> Vec<&'a str> {
         let known = |id: &str| ledger.rows.iter().any(|r| r.id == id);
-        self.sabotage.iter().flat_map(|s| &s.fails).map(String::as_str).filter(|id| !known(id)).collect()
+        let named = self.sabotage.iter().flat_map(|s| &s.fails).chain(self.without.iter().map(|w| &w.claim));
+        named.map(String::as_str).filter(|id| !known(id)).collect()
     }
 
     /// Rows that have a check and that no sabotage makes fail.
@@ -83,8 +98,18 @@ impl Sabotages {
 
 impl Sabotage {
     /// The manifest with this sabotage laid on.
+    ///
+    /// # Errors
+    /// It would be refused: with it nothing comes up, so that every row fails and none of them says anything.
     pub fn manifest(&self, manifest: &str) -> Result<String, Error> {
-        self.spoil.manifest.as_ref().map_or_else(|| Ok(manifest.into()), |changes| patched(manifest, changes))
+        let Some(changes) = &self.spoil.manifest else { return Ok(manifest.into()) };
+        let text = patched(manifest, changes)?;
+        if let Err(faults) = model::Manifest::parse(&text) {
+            let first = faults.first().map(|fault| fault.message.clone()).unwrap_or_default();
+            let what = format!("`{}`: the manifest is refused: {first}", self.name);
+            return Err(Error::File { file: "sabotages.toml".into(), what });
+        }
+        Ok(text)
     }
 
     /// What is spoilt once a stamp is up.
@@ -102,6 +127,12 @@ impl Sabotage {
             let folder = place.and_then(|place| place.namespace.parent());
             let folder = folder.ok_or_else(|| Miss::Failed(format!("{stamp} has no closed network")))?;
             drivers::network::Network::at(folder.to_owned()).bypass()?;
+        }
+        for (one, other) in &self.spoil.cut {
+            let site = lab.site(stamp).await?;
+            let api::supervisor::StampRef { system, stamp } = site.of();
+            let cut = LinkRequest { system, stamp, one: one.clone(), other: other.clone(), loses: 100 };
+            let _: NetworkStatus = site.supervisor.post("/network", &cut).await?;
         }
         if let Some(workload) = &self.spoil.forward {
             let site = lab.site(stamp).await?;
@@ -206,4 +237,35 @@ pub async fn owner_by(site: &Site, way: &crate::site::Way) -> Result<tokio_postg
         ca.display()
     );
     crate::sql::connect_by(&text, way).await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_has_a_sabotage_or_says_why_not() {
+        let systems = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systems");
+        for entry in std::fs::read_dir(systems).unwrap() {
+            let folder = entry.unwrap().path();
+            let (Ok(claims), Ok(sabotages)) = (
+                std::fs::read_to_string(folder.join("claims.toml")),
+                std::fs::read_to_string(folder.join("sabotages.toml")),
+            ) else {
+                continue;
+            };
+            let ledger = Ledger::parse("claims.toml", &claims).unwrap();
+            let all = Sabotages::parse(&sabotages).unwrap();
+            assert_eq!(all.strangers(&ledger), Vec::<&str>::new(), "{}", folder.display());
+            let without: Vec<&str> = all.without.iter().map(|w| w.claim.as_str()).collect();
+            let mut unpaired = all.unpaired(&ledger);
+            unpaired.sort_unstable();
+            assert_eq!(unpaired, without, "{}: `[[without]]` in the order of the rows", folder.display());
+            let manifest = std::fs::read_to_string(folder.join("system.toml")).unwrap();
+            for sabotage in &all.sabotage {
+                sabotage.manifest(&manifest).unwrap();
+            }
+        }
+    }
 }

@@ -1,9 +1,6 @@
 //! The application's sources: static analysis and dependencies, as its build looks at them.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
 use crate::{Lab, Miss, Seen, claim::Call, miss, must};
 
@@ -76,13 +73,14 @@ impl Copy {
 
     /// What the analysis complains of; nothing if it is clean.
     async fn analyse(&self) -> Result<String, Miss> {
-        let within = self.system.strip_prefix(&self.root)?;
-        let arguments = ["clippy", "--quiet", "--locked", "--offline", "--all-targets", "--message-format", "short"];
-        let mut command = tokio::process::Command::new("cargo");
-        command.args(arguments).arg("--manifest-path").arg(self.at.join(within).join("Cargo.toml"));
-        command.args(["--", "-D", "warnings"]).env("CARGO_TARGET_DIR", self.root.join("target"));
-        command.current_dir(&self.at).stdin(Stdio::null()).kill_on_drop(true);
-        let output = match command.output().await {
+        let folder = self.at.join(self.system.strip_prefix(&self.root)?);
+        let target = self.root.join("target");
+        let ran = tokio::task::spawn_blocking(move || {
+            let analysis = ["clippy", "--quiet", "--locked", "--offline", "--all-targets", "--message-format", "short"];
+            let arguments: Vec<&str> = analysis.into_iter().chain(["--", "-D", "warnings"]).collect();
+            drivers::tool::run("cargo", &arguments, &folder, &[("CARGO_TARGET_DIR", &target)])
+        });
+        let output = match ran.await? {
             Ok(output) => output,
             Err(error) => return Err(not_here(error.to_string(), &self.at, "cargo clippy")),
         };
