@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{
     backup::BackupRequest,
     context::Renewal,
-    postgres::{PostgresHealth, RoleRequest},
+    postgres::{AdminPassword, PostgresHealth, RoleRequest},
 };
 use axum::{
     Extension, Json, Router,
@@ -30,6 +30,7 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
         .route("/certificate", put(renew))
         .route("/roles/{name}", put(set_role).delete(remove_role))
         .route("/databases/{name}", put(set_database))
+        .route("/admin-password", put(change_admin_password))
         .route("/archive/{name}", post(archive))
         .route("/fetch/{name}", post(fetch))
         .route("/backups", get(backups))
@@ -102,6 +103,10 @@ async fn set_database(State(keeper): State<Arc<Keeper>>, Path(name): Path<String
         Ok((roles, admin)) => done(roles.set_database(admin, &name).await),
         Err(error) => refusal(&error),
     }
+}
+
+async fn change_admin_password(State(keeper): State<Arc<Keeper>>, Json(request): Json<AdminPassword>) -> Response {
+    done(keeper.change_admin_password(request.password).await)
 }
 
 async fn archive(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>) -> Response {

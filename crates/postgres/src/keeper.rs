@@ -268,6 +268,7 @@ impl Keeper {
             }
             replica::promote(&self.checked, member, &self.admin, server, &word).await?;
         }
+        self.replayed().await?;
         let ready = async {
             self.make_ready(server).await?;
             self.say_ready();
@@ -283,6 +284,28 @@ impl Keeper {
     /// Watches the room on the disk, for as long as it is polled.
     pub async fn watch_space(&self) {
         self.space.watch(&self.pid).await;
+    }
+
+    /// Waits until data that came from backups is replayed to its end. A member takes people in while it replays, and whoever
+    /// took it for a primary then would end it in the middle.
+    async fn replayed(&self) -> Result<(), Error> {
+        if !Restore::is_replaying(&self.checked.pgdata) {
+            return Ok(());
+        }
+        loop {
+            match self.admin.sign_in().await {
+                SignIn::Done(client) => {
+                    let sql = "SELECT pg_is_in_recovery()";
+                    let row = client.query_one(sql, &[]).await.map_err(Error::sql("ask whether it still replays"))?;
+                    if !row.get::<_, bool>(0) {
+                        return Ok(());
+                    }
+                }
+                SignIn::WrongPassword if !Restore::is_replaying(&self.checked.pgdata) => return Ok(()),
+                SignIn::WrongPassword | SignIn::NotYet(_) => {}
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Waits until a standby takes the administrator in; its password comes with the primary's log.
@@ -543,6 +566,12 @@ impl Keeper {
             State::Ready => Ok((&self.roles, &self.admin)),
             other => Err(Error::NotReady(format!("{other:?}"))),
         }
+    }
+
+    /// The administrator has another password from now on.
+    pub async fn change_admin_password(&self, new: Secret) -> Result<(), Error> {
+        let (_, admin) = self.roles()?;
+        admin.change_password(new, replica::is_standby(&self.checked.pgdata)).await
     }
 
     /// Adds what the disk has to do with it.

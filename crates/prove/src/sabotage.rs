@@ -37,6 +37,15 @@ pub struct Spoil {
     pub source: Option<Planted>,
     /// The port of this workload is open on the machine's own network as well: we forward it.
     pub forward: Option<String>,
+    /// Somebody in one workload's place speaks to another without TLS, again and again.
+    pub plain: Option<Plain>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plain {
+    pub from: String,
+    pub to: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -138,6 +147,10 @@ impl Sabotage {
             let site = lab.site(stamp).await?;
             forward(&site, workload).await?;
         }
+        if let Some(plain) = &self.spoil.plain {
+            let site = lab.site(stamp).await?;
+            speak_plainly(&site, plain)?;
+        }
         if let Some(prepend) = &self.spoil.prepend {
             let site = lab.site(stamp).await?;
             let place = site.places.get(&prepend.resource);
@@ -199,6 +212,26 @@ async fn forward(site: &Site, workload: &str) -> Result<(), Miss> {
             if let Ok(mut inner) = way.connect().await {
                 tokio::spawn(async move { tokio::io::copy_bidirectional(&mut outer, &mut inner).await });
             }
+        }
+    });
+    Ok(())
+}
+
+/// Says the same in the clear from the place of one workload to another, for as long as we run.
+fn speak_plainly(site: &Site, plain: &Plain) -> Result<(), Miss> {
+    let place = site.status.resources.iter().find(|r| r.name == plain.from).and_then(|r| r.place.as_ref());
+    let place = place.ok_or_else(|| Miss::Failed(format!("{} has no place in a closed network", plain.from)))?;
+    let (path, to) = (place.namespace.clone(), site.address(&plain.to)?);
+    tokio::spawn(async move {
+        loop {
+            let path = path.clone();
+            let said = move || {
+                use std::io::Write as _;
+                drivers::network::namespace::connect(&path, to)?.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            };
+            // The stamp may be gone, or away for a moment.
+            let _ = tokio::task::spawn_blocking(said).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         }
     });
     Ok(())

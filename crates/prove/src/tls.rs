@@ -122,7 +122,11 @@ async fn shaken(
 
 /// What a server says to `bytes` sent without TLS: the first bytes of its answer, empty if it closed.
 pub async fn plain(way: &Way, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
-    let mut stream = timed(way.connect()).await??;
+    plain_at(timed(way.connect()).await??, bytes).await
+}
+
+/// As [`plain`], on a connection that is there.
+pub async fn plain_at(mut stream: TcpStream, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
     stream.write_all(bytes).await?;
     let mut answer = vec![0; 4096];
     // A reset says as much as an end.

@@ -19,6 +19,7 @@ mod query;
 mod restore;
 mod serve;
 mod status;
+mod token;
 mod traces;
 mod up;
 
@@ -72,8 +73,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Open { of, resource } => open::run(&of, &resource, json).await,
             Verb::Network { of, verb } => network::run(&of, verb, json).await,
             Verb::Exec { of, service, command } => exec::run(&of, service, command).await,
+            Verb::Token { of, resource } => token::run(&of, &resource, json).await,
             Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
                 people::set_secret(&of, name, vault, json).await
+            }
+            Verb::Secret { verb: SecretVerb::Rotate { of, name, vault } } => {
+                people::rotate_secret(&of, name, vault, json).await
             }
             Verb::Backup { of, resource, point } => backup::run(&of, resource, point, json).await,
             Verb::Backups { of, resource, verify: true } => restore::verify(&of, resource, json).await,

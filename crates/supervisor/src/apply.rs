@@ -27,6 +27,7 @@ use crate::{
     reconcile::blocking,
     secrets,
     stamp::{Ground, What, Work},
+    state,
 };
 
 /// The entry looks at each service once a second ([`crate::compose`]), with a limit of two.
@@ -265,6 +266,10 @@ async fn migrate(
 ) -> Result<Done, Error> {
     let Some(composed) = scene.migrations.get(service) else { return Ok(Done::default()) };
     let workload = composed.workload.clone();
+    let gate = {
+        let (ground, scene, service) = (ground.clone(), scene.clone(), service.clone());
+        blocking(move || network::Gate::open(ground, scene, service)).await?
+    };
     let place_one = {
         let (ground, scene, service) = (ground.clone(), scene.clone(), service.clone());
         move || {
@@ -280,6 +285,7 @@ async fn migrate(
         let (ground, scene, workload) = (ground.clone(), scene.clone(), workload.clone());
         blocking(move || place::stop(&ground, &scene.layout, &workload)).await
     };
+    let shut = blocking(move || gate.close()).await;
     match waited {
         Err(Error::KeepsEnding { how, tail, .. }) => {
             return Err(Error::Migration { service: service.to_string(), how, tail });
@@ -287,6 +293,7 @@ async fn migrate(
         other => other?,
     }
     stopped?;
+    shut?;
     ground.journal.set_fact(&scene.row.system, &scene.row.stamp, &format!("migrated/{service}"), &composed.digest())?;
     Ok(Done::default())
 }
@@ -401,7 +408,13 @@ pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destro
             members.push(ground.lead_lock(&row.system, &row.stamp, &id).lock_owned().await);
         }
     }
+    let mut kept = destroy;
     for workload in order {
+        let is_database = plan::resource_of(&workload).parse::<ResourceId>().is_ok_and(|id| id.kind == Kind::Postgres);
+        if is_database && !std::mem::replace(&mut kept, true) {
+            // Nobody comes in any more: what the roles have now is what a stamp that goes on from a copy begins with.
+            state::last(ground, row).await;
+        }
         let id = format!("stop {workload}");
         let started = Instant::now();
         work.feed.tell(Event::Step { id: id.clone(), state: StepState::Running, milliseconds: 0, note: String::new() });

@@ -39,16 +39,26 @@ struct Stored {
 }
 
 impl Authority {
+    /// Reads the stamp's root file.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("root/keys.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        Self::read(path, Secret::new(text))
+    }
+
     /// Reads the stamp's root file, or makes it.
-    pub fn open(folder: &Path, zone: &str, cloud_names: bool) -> Result<Self, Error> {
+    pub fn ensure(folder: &Path, zone: &str, cloud_names: bool) -> Result<Self, Error> {
+        if Self::is_there(folder) {
+            return Self::open(folder);
+        }
         let root = folder.join("root");
         crate::home::make(&root, 0o700).map_err(Error::file("make", &root))?;
-        let path = root.join("keys.json");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::read(path, Secret::new(text)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::make(path, zone, cloud_names),
-            Err(e) => Err(Error::file("read", path)(e)),
-        }
+        Self::make(root.join("keys.json"), zone, cloud_names)
+    }
+
+    /// Whether the stamp has its root file.
+    pub fn is_there(folder: &Path) -> bool {
+        folder.join("root/keys.json").exists()
     }
 
     fn read(path: PathBuf, text: Secret) -> Result<Self, Error> {
@@ -150,8 +160,25 @@ impl Authority {
         Ok(key)
     }
 
-    /// A server certificate and key (PEM) for these names and this address, from an hour ago until `life` is over.
-    pub fn issue(&self, names: &[String], address: IpAddr, life: Duration) -> Result<(Secret, Secret), Error> {
+    /// Puts another key in the place of the one called `name`.
+    pub fn replace(&self, name: &str, key: &Secret) -> Result<(), Error> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = keys.clone();
+        changed.insert(name.to_owned(), key.clone());
+        self.save(&changed)?;
+        *keys = changed;
+        Ok(())
+    }
+
+    /// A certificate and key (PEM) for these names and this address, from an hour ago until `life` is over: to be shown as a
+    /// server, and, if `calls`, as a client too.
+    pub fn issue(
+        &self,
+        names: &[String],
+        address: IpAddr,
+        life: Duration,
+        calls: bool,
+    ) -> Result<(Secret, Secret), Error> {
         let shown = names.first().cloned().unwrap_or_else(|| address.to_string());
         let failed = |source| Error::Certificate { name: shown.clone(), source };
         let key = KeyPair::generate().map_err(failed)?;
@@ -165,6 +192,9 @@ impl Authority {
         params.distinguished_name = name;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if calls {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = validity(life);
         let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;

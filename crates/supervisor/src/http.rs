@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    BackupOf, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest, SecretRequest,
-    StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
+    BackupOf, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest, RotateRequest,
+    SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
 };
 use axum::{
     Json, Router,
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use model::{Kind, ResourceId};
+use model::Kind;
 
 use crate::{
     Error,
@@ -25,7 +25,7 @@ use crate::{
     backups, exec, failover,
     journal::StampRow,
     layout::Layout,
-    network, people, reconcile, recovery, region, secrets,
+    network, people, reconcile, recovery, region, rotate, secrets,
     stamp::{Feed, Ground},
     status,
 };
@@ -46,6 +46,7 @@ pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
         .route("/network", get(see_network).post(change_link))
         .route("/exec", post(run_exec))
         .route("/secret", post(set_secret))
+        .route("/secret/rotate", post(rotate_secret))
         .route("/user", post(add_user))
         .route("/token", post(give_token))
         .route("/backup", post(back_up))
@@ -194,21 +195,16 @@ async fn set_secret(State(ground): Shared, Json(request): Json<SecretRequest>) -
     let row = row(&ground, &request.system, &request.stamp)?;
     let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
-    let wanted = request.vault.as_deref().map(|v| v.trim_start_matches("vault."));
-    let vaults: Vec<ResourceId> =
-        system.vaults().map(|(id, _)| id.clone()).filter(|id| wanted.is_none_or(|w| w == id.name)).collect();
-    let [vault] = vaults.as_slice() else {
-        let known: Vec<String> = system.vaults().map(|(id, _)| id.name.clone()).collect();
-        return Err(Error::Asked {
-            what: "the vault is not clear".into(),
-            hint: Some(format!("name it with --vault: {}", known.join(", "))),
-        }
-        .into());
-    };
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
-    let client = secrets::vault_client(&ground, &layout, &authority, &system, vault).await?;
-    secrets::set(&client, vault, &request.name, &request.value).await?;
+    let vault = secrets::the_vault(&system, request.vault.as_deref())?;
+    let authority = Authority::open(&layout.folder)?;
+    let client = secrets::vault_client(&ground, &layout, &authority, &system, &vault).await?;
+    secrets::set(&client, &vault, &request.name, &request.value).await?;
     Ok(Json(serde_json::json!({ "vault": vault.to_string(), "name": request.name })).into_response())
+}
+
+async fn rotate_secret(State(ground): Shared, Json(request): Json<RotateRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    Ok(Json(rotate::rotate(&ground, &row, &request).await?).into_response())
 }
 
 async fn add_user(State(ground): Shared, Json(request): Json<UserRequest>) -> Result<Response, Refusal> {
@@ -232,7 +228,7 @@ async fn give_token(State(ground): Shared, Json(request): Json<TokenRequest>) ->
         what: format!("{} has no identity of its own", system.name),
         hint: Some("its outside issuer gives tokens".into()),
     })?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let token = secrets::token(&layout, &authority, &system, identity, &request.workload, &request.resource).await?;
     // A token has no `Serialize`, so that it cannot be written by accident.
     let body = serde_json::json!({
