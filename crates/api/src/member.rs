@@ -12,6 +12,9 @@ use crate::{WireError, client::Client};
 /// What the keeper of one member knows of the whole. Secret: `postgres-replication`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberConfig {
+    /// The folder of the [`SafeWith`] file: one that is there when nothing of the member runs, as its disk is not. None: its data.
+    #[serde(default)]
+    pub record: Option<std::path::PathBuf>,
     /// This member's workload, such as `postgres.main+2`.
     pub name: String,
     /// The file with the supervisor's [`Lead`].
@@ -112,7 +115,7 @@ pub struct SafeWith {
     pub members: Vec<String>,
 }
 
-/// The name of the [`SafeWith`] file in a member's data folder.
+/// The name of the [`SafeWith`] file in the folder that [`MemberConfig::record`] names.
 pub const SAFE_WITH: &str = "safe-with.json";
 
 /// The name of the [`Lead`] file in a member's folder.

@@ -106,6 +106,13 @@ pub struct PostgresStatus {
     pub restore: Option<RestoreStatus>,
 }
 
+/// With less than this free on a disk of `bytes` of its own, a server takes no more writes, so that it can still be read, ended
+/// and started: a twentieth of it, between 24 MiB and 5 GiB. Azure Database for PostgreSQL does so at 95 per cent or 5 GiB
+/// (learn.microsoft.com, "Storage options in Azure Database for PostgreSQL").
+pub fn read_only_below(bytes: u64) -> u64 {
+    (bytes / 20).clamp(24 << 20, 5 << 30)
+}
+
 /// `GET /health`: 200 with `ready: true`, otherwise 503 with the error body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PostgresHealth {

@@ -214,6 +214,20 @@ pub struct BackupList {
     pub restored: Vec<String>,
     /// Data that swaps have kept.
     pub kept: Vec<PathBuf>,
+    /// What came of the last restore that the stamp made by itself to see that it can be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+}
+
+/// A restore that was made to be looked at, and removed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// By the stamp's clock.
+    pub at_ms: i64,
+    /// None: there was none yet, and the time is when the stamp was first seen.
+    pub ok: Option<bool>,
+    /// What was read, or why it failed.
+    pub words: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -301,6 +315,25 @@ pub struct ResourceStatus {
     /// Its place in the stamp's closed network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// The disk of its own, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageStatus>,
+}
+
+/// A disk of a declared size. All in bytes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct StorageStatus {
+    /// Its size: a write beyond is refused.
+    pub bytes: u64,
+    pub used_bytes: u64,
+    /// What a write finds: less than the difference where the machine's own disk has less.
+    pub free_bytes: u64,
+    /// It grows by itself when it is nearly full.
+    pub grows: bool,
+    /// The largest it can grow to.
+    pub most_bytes: u64,
+    /// What is free on the machine's disk that it lies on.
+    pub disk_free_bytes: u64,
 }
 
 /// A workload's place in a closed network.

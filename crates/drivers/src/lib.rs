@@ -13,6 +13,7 @@ pub mod proc;
 pub mod process;
 pub mod sockets;
 pub mod tool;
+pub mod volume;
 
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
@@ -35,6 +36,8 @@ pub struct Placement {
     /// Replaces `/etc/hosts` for this workload, where the machine allows it.
     pub hosts_file: Option<PathBuf>,
     pub limits: Limits,
+    /// A disk of its own; seen by this workload only.
+    pub volume: Option<volume::Volume>,
     /// Where the shim's own complaints go; None: our own standard streams (a command run in the foreground).
     pub log: Option<PathBuf>,
 }
@@ -110,6 +113,12 @@ pub enum Error {
     Network {
         what: &'static str,
         folder: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("could not give {} a disk of its own", file.display())]
+    Volume {
+        file: PathBuf,
         #[source]
         source: std::io::Error,
     },

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::{cgroup::Cgroups, network};
+use crate::{cgroup::Cgroups, network, volume};
 
 /// How a workload gets mounts of its own (for its own `/etc/hosts`).
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Machine {
     pub cgroups: Cgroups,
     /// Stamps can have closed networks of their own; if not, what was refused.
     pub network: Result<(), String>,
+    /// Workloads can have disks of their own; if not, what was refused.
+    pub volumes: Result<(), String>,
     /// The lowest port we may bind.
     pub lowest_port: u16,
 }
@@ -66,7 +68,19 @@ impl Machine {
                 }
             }
         };
-        Self { users, mounts, cgroups: Cgroups::detect(), network: network::probe(), lowest_port: lowest_port() }
+        let volumes = match &mounts {
+            Mounts::Root => volume::probe(),
+            Mounts::UserNamespace => Err("mount -t ext4: only root of the machine may".into()),
+            Mounts::None(why) => Err(why.clone()),
+        };
+        Self {
+            users,
+            mounts,
+            volumes,
+            cgroups: Cgroups::detect(),
+            network: network::probe(),
+            lowest_port: lowest_port(),
+        }
     }
 }
 

@@ -13,14 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal};
+use rustix::{
+    mount::{MoveMountFlags, move_mount},
+    process::{Pid, Signal},
+};
 
 use crate::{
     At, Driver, Error, Placed, Placement, ProcessId,
     cgroup::Cgroups,
     network,
     probe::{Machine, Mounts},
-    proc, sockets,
+    proc, sockets, volume,
 };
 
 /// Inherited descriptors are first lifted above this, so that putting them at 3 and on overwrites none of them.
@@ -63,6 +66,8 @@ struct Child {
     user: Option<u32>,
     mounts: Mounts,
     hosts: Option<CString>,
+    /// A mount that is nowhere yet, where it goes, and the folder to stand in, which may lie in it.
+    volume: Option<(OwnedFd, CString, CString)>,
     id_map: Vec<u8>,
     group_map: Vec<u8>,
 }
@@ -78,7 +83,7 @@ impl Child {
             network::namespace::enter(network)?;
         }
         if matches!(self.mounts, Mounts::Root) {
-            self.mount_hosts()?;
+            self.mount_own()?;
         }
         if let Some(user) = self.user {
             // SAFETY: plain system calls; the process has one thread here.
@@ -96,7 +101,7 @@ impl Child {
             write_file(c"/proc/self/setgroups", b"deny")?;
             write_file(c"/proc/self/uid_map", &self.id_map)?;
             write_file(c"/proc/self/gid_map", &self.group_map)?;
-            self.mount_hosts()?;
+            self.mount_own()?;
         }
         rustix::thread::set_no_new_privs(true)?;
         for (from, to) in &self.fds {
@@ -106,16 +111,31 @@ impl Child {
         Ok(())
     }
 
-    fn mount_hosts(&self) -> std::io::Result<()> {
-        let Some(hosts) = &self.hosts else { return Ok(()) };
+    fn mount_own(&self) -> std::io::Result<()> {
+        if self.hosts.is_none() && self.volume.is_none() {
+            return Ok(());
+        }
         // SAFETY: plain system calls with texts that outlive them.
         unsafe {
             check(libc::unshare(libc::CLONE_NEWNS))?;
             let none = std::ptr::null();
             check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()))?;
-            check(libc::mount(hosts.as_ptr(), c"/etc/hosts".as_ptr(), none, libc::MS_BIND, none.cast()))
+            if let Some(hosts) = &self.hosts {
+                check(libc::mount(hosts.as_ptr(), c"/etc/hosts".as_ptr(), none, libc::MS_BIND, none.cast()))?;
+            }
         }
+        if let Some((mount, at, stand)) = &self.volume {
+            let from_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            move_mount(mount, c"", rustix::fs::CWD, at.as_c_str(), from_descriptor)?;
+            // It stood in what is below the mount.
+            rustix::process::chdir(stand.as_c_str())?;
+        }
+        Ok(())
     }
+}
+
+fn c_path(path: &std::path::Path) -> Result<CString, Error> {
+    CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Error::Refused("a path with a zero byte".into()))
 }
 
 fn check(result: libc::c_int) -> std::io::Result<()> {
@@ -188,10 +208,7 @@ impl Driver for Process {
                 missing.push(format!("own names ({why})"));
                 None
             }
-            (Some(path), _) => Some(
-                CString::new(path.as_os_str().as_encoded_bytes())
-                    .map_err(|_| Error::Refused("a path with a zero byte".into()))?,
-            ),
+            (Some(path), _) => Some(c_path(path)?),
             (None, _) => None,
         };
         let (uid, gid) = match placement.user {
@@ -199,8 +216,21 @@ impl Driver for Process {
             None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
         let network = placement.network.as_deref().map(network::namespace::open).transpose().map_err(spawn)?;
+        let volume = match (&placement.volume, &self.machine.mounts) {
+            (Some(volume), Mounts::Root) => {
+                let failed = |source| Error::Volume { file: volume.file.clone(), source };
+                let mount = volume::open(volume, placement.user).map_err(failed)?;
+                Some((mount, c_path(&volume.at)?, c_path(&placement.directory)?))
+            }
+            (Some(volume), _) => {
+                missing.push(format!("a disk of its own ({})", volume.at.display()));
+                None
+            }
+            (None, _) => None,
+        };
         let child = Child {
             joins,
+            volume,
             network,
             fds,
             user: placement.user,

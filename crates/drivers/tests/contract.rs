@@ -31,6 +31,7 @@ fn placement(mark: &str, script: &str, folder: &Path) -> Placement {
         network: None,
         hosts_file: None,
         limits: Limits::default(),
+        volume: None,
         log: Some(folder.join("log")),
     }
 }

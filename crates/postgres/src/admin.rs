@@ -47,6 +47,8 @@ impl Admin {
             .password(self.password().expose())
             .dbname(database)
             .application_name("keeper")
+            // Passwords and databases are seen to on a full disk too.
+            .options("-c default_transaction_read_only=off")
             .connect_timeout(PATIENCE)
             .connect(NoTls)
             .await?;

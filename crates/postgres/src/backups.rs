@@ -290,6 +290,11 @@ impl Backups {
         if self.repository.has(&format!("point/{point}")) {
             return Err(Error::PointTaken(point.into()));
         }
+        let own = self.clone();
+        if blocking(move || own.repository.bases()).await?.is_empty() {
+            // A base backup that ends later cannot go back to it: who names a moment now would be refused when it is needed.
+            return Err(Error::PointTooEarly(point.into()));
+        }
         let sql = || Error::sql("name a moment");
         let client = admin.connect("postgres").await.map_err(sql())?;
         let statement =

@@ -69,6 +69,8 @@ pub enum Error {
     Outside { asked: String, window: String },
     #[error("a point is named '{0}' already")]
     PointTaken(String),
+    #[error("'{0}' could never be gone back to: no base backup is complete yet; take one first, `stamp backup`")]
+    PointTooEarly(String),
     #[error("there is no point named '{0}'")]
     NoPoint(String),
     #[error("{tool} ended with {status}: {text}")]

@@ -175,9 +175,11 @@ fn refusal(error: &Error) -> Response {
         Error::Name { .. } | Error::Password | Error::Certificate(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NotArchived(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NoDatabase(_) | Error::NoBackups | Error::NoSegment(_) => (StatusCode::NOT_FOUND, "not_found"),
-        Error::OwnsObjects(_) | Error::PointTaken(_) | Error::Differs { .. } | Error::OldTerm { .. } => {
-            (StatusCode::CONFLICT, "conflict")
-        }
+        Error::OwnsObjects(_)
+        | Error::PointTaken(_)
+        | Error::PointTooEarly(_)
+        | Error::Differs { .. }
+        | Error::OldTerm { .. } => (StatusCode::CONFLICT, "conflict"),
         Error::NoTool { .. } => (StatusCode::NOT_IMPLEMENTED, "no_tool"),
         Error::NotReady(_) | Error::Behind(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         Error::Sql { source, .. } if source.is_closed() || source.code().is_none() => {

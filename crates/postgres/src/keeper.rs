@@ -30,6 +30,7 @@ use crate::{
     restore::Restore,
     roles::Roles,
     settings::{self, Door},
+    space::Space,
     template, tools,
 };
 
@@ -72,6 +73,7 @@ pub(crate) struct Keeper {
     /// None: the only server of its database.
     member: Option<Membership>,
     backups: Option<Arc<Backups>>,
+    space: Space,
     state: watch::Sender<State>,
     pid: AtomicU32,
     starts: AtomicU32,
@@ -87,7 +89,9 @@ impl Keeper {
         backups: Option<Arc<Backups>>,
     ) -> Self {
         let admin = Arc::new(Admin::new(checked.config.socket_dir.clone(), checked.config.port, password));
+        let data = checked.pgdata.parent().unwrap_or(Path::new("/"));
         Self {
+            space: Space::of(data, &checked.conf),
             backups,
             checked,
             shown: Mutex::new(Renewal { cert, key }),
@@ -277,6 +281,11 @@ impl Keeper {
         }
     }
 
+    /// Watches the room on the disk, for as long as it is polled.
+    pub async fn watch_space(&self) {
+        self.space.watch(&self.pid).await;
+    }
+
     /// Waits until data that came from backups is replayed to its end. A member takes people in while it replays, and whoever
     /// took it for a primary then would end it in the middle.
     async fn replayed(&self) -> Result<(), Error> {
@@ -320,11 +329,13 @@ impl Keeper {
             Some(_) => Door::Password,
             None => self.own_data(word).await?,
         };
-        let replay = self.restore().map(|restore| restore.settings()).unwrap_or_default();
+        let mut further = self.restore().map(|restore| restore.settings()).unwrap_or_default();
+        further.extend(self.space.settings(&checked.settings));
         {
             let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            settings::write(checked, &shown.cert, &shown.key, door, &replay)?;
+            settings::write(checked, &shown.cert, &shown.key, door, &further)?;
         }
+        self.space.begin()?;
         if let (Some(member), Some(word), None) = (&self.member, word, follows) {
             // A server that was ended goes on waiting for whom its record names.
             let safe = if replica::is_standby(&checked.pgdata) { Vec::new() } else { member.safe_with() };

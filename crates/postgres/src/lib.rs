@@ -27,6 +27,7 @@ mod run;
 mod scram;
 mod seal;
 mod settings;
+mod space;
 mod sync;
 mod tar;
 mod template;

@@ -154,18 +154,23 @@ impl Membership {
         self.data.join(file)
     }
 
+    fn records(&self) -> &std::path::Path {
+        self.config.record.as_deref().unwrap_or(&self.data)
+    }
+
     /// With whom every acknowledged write is safe, as the record says.
     pub fn safe_with(&self) -> Vec<String> {
-        let text = fs::read(self.data.join(SAFE_WITH)).unwrap_or_default();
+        let text = fs::read(self.records().join(SAFE_WITH)).unwrap_or_default();
         serde_json::from_slice::<SafeWith>(&text).map(|s| s.members).unwrap_or_default()
     }
 
     /// Writes the record down; on the disk when it returns.
     pub fn record(&self, term: u64, members: Vec<String>) -> Result<(), Error> {
         let text = serde_json::to_vec(&SafeWith { version: 1, term, members }).expect("a record is JSON");
-        let path = self.data.join(SAFE_WITH);
+        let folder = self.records();
+        let path = folder.join(SAFE_WITH);
         settings::replace(&path, &text)?;
-        fs::File::open(&self.data).and_then(|f| f.sync_all()).map_err(Error::io("flush", &self.data))
+        fs::File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("flush", folder))
     }
 
     /// The settings that change while a server runs: whom it follows, and whom it waits for.

@@ -49,6 +49,7 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     };
     tokio::select! {
         () = copying => Ok(()),
+        () = keeper.watch_space() => Ok(()),
         // The drain of the control socket is not waited for: what it could still say, the end of this process says.
         () = keep_and_copy(&keeper, copied.as_ref(), &shutdown) => Ok(()),
         error = until_broken(answering, &shutdown) => Err(Error::Control(error)),

@@ -126,6 +126,8 @@ fn settings(checked: &Checked, further: &[(&str, String)]) -> String {
     }
     // What changes while it runs: who leads, and with whom writes are safe.
     text.push_str("include_if_exists = 'member.conf'\n");
+    // And whether the disk has room for writes.
+    text.push_str(&format!("include_if_exists = '{}'\n", crate::space::FILE));
     text
 }
 

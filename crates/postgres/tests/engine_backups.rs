@@ -107,9 +107,11 @@ async fn a_restore_to_a_moment_has_exactly_the_rows_up_to_it_and_leaves_the_orig
 #[tokio::test]
 async fn a_named_point_is_gone_back_to_and_an_unknown_moment_is_refused_with_the_window() -> anyhow::Result<()> {
     let Some((bed, client)) = kept().await? else { return Ok(()) };
+    let ask = api::backup::BackupRequest { point: Some("before-release".into()) };
+    let early = api::backup::back_up(&bed.control(), &ask).await.unwrap_err().to_string();
+    assert!(early.contains("no base backup"), "{early}");
     bed.back_up().await?;
     write(&client, 0..10).await?;
-    let ask = api::backup::BackupRequest { point: Some("before-release".into()) };
     let point = api::backup::back_up(&bed.control(), &ask).await?.point.context("a point")?;
     assert_eq!(point.name, "before-release");
     let again = api::backup::back_up(&bed.control(), &ask).await.unwrap_err().to_string();

@@ -41,6 +41,18 @@ async fn a_full_disk_loses_nothing_is_named_and_mends_without_a_hand() -> anyhow
     while free()? > 10 << 20 {
         file.write_all(&[0; 1 << 20])?;
     }
+    // Who does not insist is refused before the disk refuses, and reads on.
+    let polite = bed.connect("web", &password, "app").await?;
+    let refused = || async {
+        let tried = polite.batch_execute("INSERT INTO written VALUES (0); DELETE FROM written WHERE n = 0").await;
+        match tried {
+            Err(error) if error.code().is_some_and(|code| code.code() == "25006") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    until("writes are refused on a disk that is nearly full", refused).await?;
+    assert_eq!(polite.query("SELECT n FROM written", &[]).await?.len(), 0);
+    client.batch_execute("SET default_transaction_read_only = off").await?;
     let mut acknowledged = 0_i64;
     let refused = loop {
         let next = acknowledged + 1;

@@ -14,6 +14,7 @@ mod network;
 mod rights;
 mod source;
 mod stamps;
+mod storage;
 mod story;
 mod telemetry;
 pub(crate) mod vault;
@@ -145,6 +146,12 @@ catalogue! {
     looks "custom_event" telemetry::custom_event: "An event in the application's own terms is found with its fields.";
     looks "live_stream" telemetry::live_stream: "The stream of rates tells of a load within seconds.";
     looks "slow_query" telemetry::slow_query: "A slow query is found with its duration.";
+    acts "read_replica" members::read_replica: "A replica that only reads: fresh rows, writes refused, and the primary reads nothing for what is asked there.";
+    acts "storage_refused" storage::refused: "The kernel's size of the database's disk, and what it says to a write beyond, on a stamp with such a disk that does not grow.";
+    acts "storage_grows" storage::grows: "A small disk is written past its threshold: it grows, with an event, while queries run beside.";
+    acts "full_disk" storage::full: "A small disk that does not grow is written full: refused, diagnosed, nothing lost; with growth turned on writes go on.";
+    acts "iops" storage::iops: "Random reads on the database's disk, past every page cache, counted.";
+    acts "slow_query_mended" storage::slow_query_mended: "A query without an index is reported as slow; with the index it takes a tenth at most.";
     compares "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";
     acts "logs_kept" telemetry::kept: "The clock moved: a line is found the day before its end and gone the day after.";
 }

@@ -155,7 +155,10 @@ impl Sabotage {
             let site = lab.site(stamp).await?;
             let place = site.places.get(&prepend.resource);
             let place = place.ok_or_else(|| Miss::Failed(format!("there is no {}", prepend.resource)))?;
+            // Its data may lie on a disk that only it sees.
+            let shim = site.pids(&prepend.resource).first().copied();
             let path = place.join(&prepend.file);
+            let path = shim.map_or(path.clone(), |shim| drivers::volume::inside(shim, &path));
             let text = std::fs::read_to_string(&path)?;
             std::fs::write(&path, format!("{}{text}", prepend.text))?;
             // The shim, its keeper, then what the keeper started.
@@ -234,9 +237,19 @@ fn speak_plainly(site: &Site, plain: &Plain) -> Result<(), Miss> {
     Ok(())
 }
 
-/// Runs statements as the owner of the schema: a role of its own for this, made by the keeper.
-/// Runs a statement as an owner of the database.
+/// Runs statements as the owner of the schema.
 pub async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
+    Ok(owner(site).await?.batch_execute(sql).await?)
+}
+
+/// A connection of an owner of the database: a role of its own for this, made by the keeper.
+pub async fn owner(site: &Site) -> Result<tokio_postgres::Client, Miss> {
+    let way = site.way(&site.first("postgres")?)?;
+    owner_by(site, &way).await
+}
+
+/// As [`owner`], to the server at the end of `way`, which may be another member.
+pub async fn owner_by(site: &Site, way: &crate::site::Way) -> Result<tokio_postgres::Client, Miss> {
     let postgres = site.first("postgres")?;
     let control = site.control(&postgres)?;
     let declared = site.system.databases().find(|(id, _)| id.to_string() == postgres);
@@ -249,7 +262,6 @@ pub async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
         password: password.clone(),
     };
     let _: serde_json::Value = control.send_secret("PUT", "/roles/saboteur", &body.encode()).await?;
-    let way = site.way(&postgres)?;
     let ca = site.scratch.join("saboteur-ca.pem");
     std::fs::write(&ca, &site.ca_pem)?;
     let text = format!(
@@ -257,9 +269,7 @@ pub async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
         password.expose(),
         ca.display()
     );
-    let client = crate::sql::connect_by(&text, &way).await?;
-    client.batch_execute(sql).await?;
-    Ok(())
+    crate::sql::connect_by(&text, way).await
 }
 
 #[cfg(test)]

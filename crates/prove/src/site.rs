@@ -268,6 +268,7 @@ impl Site {
             network: answer.network,
             hosts_file: Some(answer.hosts_file),
             limits: Limits::default(),
+            volume: None,
             log: Some(log.to_owned()),
         };
         let id = driver.place(placement)?.id;

@@ -85,7 +85,11 @@ fn a_mistake_is_undone_by_a_restore_to_the_second_before_and_a_swap() {
 
     let swapped = stage.stamp(&["restore", SYSTEM, "--swap", "--yes", "--json"]).ok().json();
     let kept = PathBuf::from(swapped["kept"].as_str().unwrap());
-    assert!(kept.join("PG_VERSION").exists());
+    let there = match kept.is_file() {
+        true => drivers::volume::holds(&kept, std::path::Path::new("pgdata/PG_VERSION")).unwrap(),
+        false => kept.join("PG_VERSION").exists(),
+    };
+    assert!(there, "{}", kept.display());
     assert_eq!(sql(&stage, SYSTEM, "dev", COUNT), ["40"]);
     assert!(!stage.status(SYSTEM, "dev").unwrap().resources.iter().any(|r| r.name.ends_with("-restored")));
     stage.stamp(&["restore", SYSTEM, "--forget-replaced", "--yes"]).ok();

@@ -49,6 +49,16 @@ impl Acts {
         Ok(Self(Arc::new(Spool::open(&folder, "supervisor", Clock::default()).map_err(failed)?)))
     }
 
+    /// Records what the supervisor does by itself. What cannot be recorded (a full disk) is done all the same: it is what mends.
+    pub async fn own(&self, action: &str, object: &str, detail: &[(&str, String)]) {
+        let mut event = self.0.event("supervisor", action, "", Outcome::Ok);
+        event.object = object.to_owned();
+        event.detail = detail.iter().map(|(key, value)| ((*key).to_owned(), Value::from(value.as_str()))).collect();
+        if let Err(error) = self.0.append(event).await {
+            tracing::warn!(action, object, error = error.to_string(), "done without a record");
+        }
+    }
+
     /// The newest acts that fit, the newest first.
     fn list(&self, which: &Which) -> Vec<Record> {
         let from = self.0.durable().saturating_sub(LOOKED_AT);

@@ -27,6 +27,7 @@ use crate::{
     place,
     reconcile::{self, blocking, system_of},
     stamp::{Ground, What, Work},
+    storage,
 };
 
 /// A step of a keeper that waits for the archive takes up to a minute.
@@ -207,6 +208,7 @@ pub async fn list(ground: &Ground, row: &StampRow, named: Option<&str>) -> Resul
         all.push(BackupList {
             restored: beside.iter().filter(|b| b.origin == id).map(|b| b.name.to_string()).collect(),
             kept: kept(&layout, &id),
+            verified: crate::verify::last(&ground.journal, row, &id.to_string())?.filter(|v| v.ok.is_some()),
             resource: id.to_string(),
             backups,
         });
@@ -218,8 +220,9 @@ const KEPT: &str = "replaced-";
 
 /// Data that swaps have kept.
 fn kept(layout: &Layout, id: &ResourceId) -> Vec<PathBuf> {
-    let data = layout.place(&id.to_string()).join("data");
-    let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
+    let place = layout.place(&id.to_string());
+    let folders = [place.join("data"), place];
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
     let mut kept: Vec<PathBuf> = entries
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(KEPT))
         .map(|entry| entry.path())
@@ -259,8 +262,29 @@ async fn begin(ground: &Arc<Ground>, row: &StampRow, what: What) -> Result<Work,
     }
 }
 
+/// Ends a restore that the stamp makes by itself: a person's comes first.
+async fn give_way(ground: &Ground, row: &StampRow) {
+    if let Some(current) = ground.stamp(&row.system, &row.stamp).current().filter(|w| w.what == What::Verify) {
+        current.cancel.ask();
+        current.feed.end().await;
+    }
+}
+
 /// Begins restoring a database beside the one there is.
 pub async fn restore(ground: &Arc<Ground>, row: StampRow, request: RestoreRequest) -> Result<Work, Error> {
+    restore_as(ground, row, request, What::Restore).await
+}
+
+/// As [`restore`], as another kind of work.
+pub async fn restore_as(
+    ground: &Arc<Ground>,
+    row: StampRow,
+    request: RestoreRequest,
+    what: What,
+) -> Result<Work, Error> {
+    if what != What::Verify {
+        give_way(ground, &row).await;
+    }
     let (system, _, origin) = find(ground, &row, request.resource.as_deref())?;
     let usual = if request.verify { VERIFY } else { "-restored" };
     let text = request.name.clone().unwrap_or_else(|| format!("{}{usual}", origin.name));
@@ -279,7 +303,7 @@ pub async fn restore(ground: &Arc<Ground>, row: StampRow, request: RestoreReques
             )),
         });
     }
-    let work = begin(ground, &row, What::Restore).await?;
+    let work = begin(ground, &row, what).await?;
     let (ground, told) = (ground.clone(), work.clone());
     let beside = Beside { origin, name, target: request.target };
     tokio::spawn(async move {
@@ -396,8 +420,10 @@ async fn verified(
     let client = keeper(ground, &layout, &beside.name).timeout(CHECKED_WITHIN);
     let steps = Steps(work);
     let checked = steps.run("read every table and index", async {
-        let words = api::backup::check(&client).await.map_err(refused(&beside.name, "be read whole"))?;
-        Ok((words, String::new()))
+        tokio::select! {
+            words = api::backup::check(&client) => Ok((words.map_err(refused(&beside.name, "be read whole"))?, String::new())),
+            () = work.cancel.asked() => Err(Error::Interrupted(format!("the check of {}", beside.name))),
+        }
     });
     let checked = checked.await;
     discard_now(ground, row, beside).await?;
@@ -462,6 +488,7 @@ async fn restored(layout: &Layout, name: &ResourceId, work: &Work, step: &str) -
 
 /// Begins putting a restored database in its origin's place, or removing it.
 pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> Result<Work, Error> {
+    give_way(ground, &row).await;
     let (system, layout, origin) = find(ground, &row, request.resource.as_deref())?;
     let beside = restores(&ground.journal, &row)?.into_iter().find(|b| b.origin == origin);
     let beside = match (beside, request.act) {
@@ -537,7 +564,9 @@ async fn swap_now(
     // From here on it is gone on with, by this or by the next `up`.
     reconcile::bring_up(ground, row, work).await?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    Ok(Some(layout.place(&beside.origin.to_string()).join("data").join(kept)))
+    let place = layout.place(&beside.origin.to_string());
+    let disk = place.join(format!("{kept}.ext4"));
+    Ok(Some(if disk.exists() { disk } else { place.join("data").join(kept) }))
 }
 
 /// Carries a swap out that was begun; nothing where none was. Blocks. Run twice, or cut anywhere, it ends the same.
@@ -548,6 +577,17 @@ pub fn finish_swap(ground: &Ground, row: &StampRow) -> Result<(), Error> {
     place::stop(ground, &layout, &name)?;
     place::stop(ground, &layout, &origin)?;
     let (own, other) = (layout.place(&origin).join("data"), layout.place(&name).join("data"));
+    let disks = [&origin, &name].map(|workload| storage::file(&layout.place(workload)).exists());
+    if disks == [true, false] && other.join("pgdata").exists() {
+        return Err(Error::Asked {
+            what: format!("{origin} has a disk of its own, and {name} was restored into a folder"),
+            hint: Some("`--discard` it, and restore it where volumes can be mounted (`stamp doctor`)".into()),
+        });
+    }
+    if disks.contains(&true) {
+        swap_disks(&layout.place(&origin), &layout.place(&name), &swapping.kept)?;
+        return swapped(ground, row, &layout, &swapping);
+    }
     let (pgdata, kept, new) = (own.join("pgdata"), own.join(&swapping.kept), other.join("pgdata"));
     if new.exists() {
         if pgdata.exists() && !kept.exists() {
@@ -558,10 +598,33 @@ pub fn finish_swap(ground: &Ground, row: &StampRow) -> Result<(), Error> {
     if let Some(user) = layout.user(&origin) {
         hand_over(&pgdata, user).map_err(Error::file("hand over", &pgdata))?;
     }
+    swapped(ground, row, &layout, &swapping)
+}
+
+/// Each has a disk of its own: the restored one's takes the place of the other's, which is kept as it is. Whose it is from then
+/// on is seen to when it is mounted.
+fn swap_disks(own: &Path, other: &Path, kept: &str) -> Result<(), Error> {
+    let (disk, new) = (storage::file(own), storage::file(other));
+    let kept = own.join(format!("{kept}.ext4"));
+    if !new.exists() {
+        return Ok(());
+    }
+    if disk.exists() && !kept.exists() {
+        rename(&disk, &kept)?;
+    }
+    // What lies in a folder, from before it had a disk, is kept as well.
+    let (pgdata, aside) = (own.join("data/pgdata"), kept.with_extension("d"));
+    if pgdata.exists() && !aside.exists() {
+        rename(&pgdata, &aside)?;
+    }
+    rename(&new, &disk)
+}
+
+fn swapped(ground: &Ground, row: &StampRow, layout: &Layout, swapping: &Swapping) -> Result<(), Error> {
     let mut all = restores(&ground.journal, row)?;
     all.retain(|b| b.name != swapping.name);
     write(&ground.journal, row, RESTORES, &all)?;
-    remove(&layout.place(&name))?;
+    remove(&layout.place(&swapping.name.to_string()))?;
     ground.journal.drop_fact(&row.system, &row.stamp, SWAP)
 }
 
@@ -575,7 +638,8 @@ fn rename(from: &Path, to: &Path) -> Result<(), Error> {
 }
 
 fn remove(folder: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(folder) {
+    let removed = if folder.is_file() { std::fs::remove_file(folder) } else { std::fs::remove_dir_all(folder) };
+    match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", folder)(e)),
         _ => Ok(()),
     }

@@ -75,6 +75,8 @@ pub struct Composed {
     pub template: Option<(PathBuf, PathBuf)>,
     /// Folders of its own beyond `data` and `log`; others may look into them.
     pub folders: Vec<PathBuf>,
+    /// The size of a disk of its own, bytes; changed while it runs.
+    pub volume: Option<u64>,
 }
 
 /// How readiness is seen.
@@ -196,6 +198,7 @@ impl Composer<'_> {
             reloads: false,
             template: None,
             folders: Vec::new(),
+            volume: None,
         }))
     }
 
@@ -255,6 +258,7 @@ impl Composer<'_> {
             reloads: false,
             template: None,
             folders: Vec::new(),
+            volume: None,
         })
     }
 
@@ -364,6 +368,7 @@ impl Composer<'_> {
             reloads: reloads && self.clock_offset_ms == 0,
             template: None,
             folders: Vec::new(),
+            volume: None,
         })
     }
 
@@ -699,7 +704,11 @@ impl Composer<'_> {
         settings.entry("max_connections".into()).or_insert_with(|| slots.to_string());
         let origin = crate::backups::origin(self.journal, self.row, id)?;
         let backup = crate::backups::config(self, id, workload, &origin, postgres)?;
-        let folders = [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten().cloned().collect();
+        let mut folders: Vec<PathBuf> =
+            [Some(&backup.repository), backup.copy.as_ref()].into_iter().flatten().cloned().collect();
+        if postgres.members() > 1 {
+            folders.push(crate::lead::records(self.layout, workload));
+        }
         let config = PostgresConfig {
             backup: Some(backup),
             template: self.home.templates().join(engine.template_name()),
@@ -730,6 +739,7 @@ impl Composer<'_> {
         }
         composed.template = Some(template);
         composed.folders = folders;
+        composed.volume = crate::storage::granted(self.journal, self.row, id, postgres.storage)?;
         composed.shim.keep_orphans = true;
         composed.shim.stop_grace_ms = 60_000;
         if restoring {
@@ -761,6 +771,7 @@ impl Composer<'_> {
         }
         let standby = postgres.standby;
         Ok(Some(MemberConfig {
+            record: Some(crate::lead::records(self.layout, workload)),
             name: workload.to_owned(),
             lead: self.layout.place(workload).join(LEAD),
             ca: self.layout.ca(),

@@ -60,6 +60,10 @@ pub enum Error {
     },
     #[error("the secret {name} of {vault} has no value yet")]
     SecretMissing { vault: String, name: String, system: String, stamp: String },
+    #[error("{resource} of {of} has a disk of {before}, and cannot get one of {now}")]
+    Smaller { of: String, resource: String, now: String, before: String },
+    #[error("the data of {workload} lies in a volume, and this machine mounts none: {refused}")]
+    NoVolume { workload: String, refused: String },
     #[error("could not close the stamp's network")]
     Network(#[source] drivers::Error),
     #[error("no free address block is left in 127.64.0.0/10 and beyond")]
@@ -104,6 +108,8 @@ impl Error {
             Self::HalfRemoved { .. } => "S0219",
             Self::Failover { .. } => "S0250",
             Self::Network(_) => "S0220",
+            Self::Smaller { .. } => "S0221",
+            Self::NoVolume { .. } => "S0222",
             Self::Restore { .. } => "S0230",
             Self::Fault(_) => "S0299",
         }
@@ -115,6 +121,7 @@ impl Error {
             | Self::NotBuilt(_)
             | Self::NoStamp { .. }
             | Self::NoProgram { .. }
+            | Self::Smaller { .. }
             | Self::Asked { .. } => 2,
             Self::Fault(_) | Self::JournalVersion { .. } => 3,
             _ => 1,
@@ -162,6 +169,12 @@ impl Error {
             }
             Self::HalfRemoved { system, stamp, .. } => {
                 format!("mend that, then `stamp destroy {system} --stamp {stamp}`")
+            }
+            Self::Smaller { before, .. } => format!(
+                "declare {before} or more; data that needs less room is brought into a new stamp by a dump (`pg_dump`)"
+            ),
+            Self::NoVolume { .. } => {
+                "run it as root with CAP_SYS_ADMIN, as before; `stamp doctor` says what is lacking".into()
             }
             Self::Network(_) => "`stamp doctor` says what this machine allows".into(),
             Self::Interrupted(_) => "run the same command again".into(),

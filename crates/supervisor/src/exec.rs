@@ -54,6 +54,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
         reloads: false,
         template: None,
         folders: Vec::new(),
+        volume: None,
     };
     let secrets = place::secrets(ground, &layout, &authority, &composed)?;
     let answer = serde_json::json!({

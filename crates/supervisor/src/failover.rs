@@ -323,6 +323,7 @@ impl Carrier<'_> {
                     let stepped_down = old.is_some_and(|p| p.part != Part::Primary && p.term >= saga.term);
                     // PostgreSQL takes no write while this file is there, and the keeper puts it there after an orderly end.
                     let signal = self.layout.place(&saga.from).join("data/pgdata/standby.signal");
+                    let signal = crate::storage::inside(&self.layout, &saga.from, &signal);
                     seen.old_is_fenced = stepped_down && signal.exists();
                     seen.old_is_late = self.begun.elapsed() > STEP_DOWN || self.shim_is_gone(&saga.from);
                 }

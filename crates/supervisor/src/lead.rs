@@ -127,9 +127,15 @@ pub fn control(ground: &Ground, layout: &Layout, id: &ResourceId) -> Result<Clie
     Ok(Client::unix(layout.control(&primary(ground, layout, id)?)))
 }
 
+/// Where a member's keeper writes down with whom it is safe: beside its data, which may lie on a disk that is there only while
+/// the member runs.
+pub fn records(layout: &Layout, workload: &str) -> std::path::PathBuf {
+    layout.place(workload).join("record")
+}
+
 /// With whom everything acknowledged is safe, by the record beside a member's data.
 pub fn safe_with(layout: &Layout, workload: &str) -> Vec<String> {
-    let text = fs::read(layout.place(workload).join("data").join(SAFE_WITH)).unwrap_or_default();
+    let text = fs::read(records(layout, workload).join(SAFE_WITH)).unwrap_or_default();
     serde_json::from_slice::<SafeWith>(&text).map(|s| s.members).unwrap_or_default()
 }
 

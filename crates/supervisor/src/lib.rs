@@ -38,7 +38,9 @@ mod shims;
 mod stamp;
 mod state;
 mod status;
+mod storage;
 mod supervisor;
+mod verify;
 mod watch;
 
 pub use error::Error;

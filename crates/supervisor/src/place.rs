@@ -72,6 +72,10 @@ pub fn place(
     if composed.control {
         listeners.push(Listen { name: "control".into(), at: At::Unix(layout.control(workload)) });
     }
+    let (volume, lacks) = match crate::storage::of(ground, layout, composed)? {
+        Ok(volume) => (Some(volume), None),
+        Err(missing) => (None, missing),
+    };
     let place = layout.place(workload);
     // The digest goes first: whoever finds the shim's socket then knows what it was started with.
     ground.journal.placed(&layout.system, &layout.stamp, workload, None, &wanted)?;
@@ -92,10 +96,12 @@ pub fn place(
         network: layout.namespace(workload),
         hosts_file: Some(layout.hosts_file()),
         limits: composed.limits,
+        volume,
         log: Some(place.join("shim.log")),
     };
-    let placed = driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;
+    let mut placed = driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;
     ground.journal.placed(&layout.system, &layout.stamp, workload, Some(placed.id), &wanted)?;
+    placed.missing.extend(lacks);
     Ok(placed.missing)
 }
 
@@ -220,6 +226,7 @@ fn make_template(
         network: None,
         hosts_file: None,
         limits: drivers::Limits::default(),
+        volume: None,
         log: Some(log.clone()),
     };
     let placed = ground.driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;

@@ -23,7 +23,7 @@ use crate::{
     network::{self, Closed},
     people, place, recovery, renew,
     stamp::{Ground, What, Work},
-    state,
+    state, storage,
 };
 
 /// Reads a manifest for one stamp; every fault is in the error, as it is shown.
@@ -64,6 +64,7 @@ pub(crate) async fn begin_up(
 ) -> Result<Work, Error> {
     let system = resolve(&request.manifest, &request.stamp)?;
     runnable(&system)?;
+    storage::refuse_smaller(&ground.journal, &system, &request.stamp)?;
     if let Some(front) = system.front()
         && doors::address(&ground.journal, &system.name, front)?.is_none()
     {
@@ -90,7 +91,7 @@ pub(crate) async fn begin_up(
             if current.what == what {
                 return Ok(current);
             }
-            if matches!(current.what, What::Up(_) | What::Mend) {
+            if matches!(current.what, What::Up(_) | What::Mend | What::Verify) {
                 // Another manifest: the newer wish wins.
                 current.cancel.ask();
             }
@@ -263,6 +264,7 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
         recovery::ensure(&layout.folder)?;
     }
     lead::settle(ground, &layout, &system)?;
+    storage::settle(ground, row, &system)?;
     write_public(ground, &layout, &authority, &system)?;
     let composer = composer(ground, row, &system, &layout, fresh);
     let composed = composer.all()?;
@@ -449,7 +451,7 @@ const CLOCK: &str = "clock-offset-ms";
 /// The stamp's root keys have been made.
 const ROOTED: &str = "rooted";
 
-fn clock_offset(ground: &Ground, row: &StampRow) -> i64 {
+pub fn clock_offset(ground: &Ground, row: &StampRow) -> i64 {
     let fact = ground.journal.fact(&row.system, &row.stamp, CLOCK).ok().flatten();
     fact.and_then(|text| text.parse().ok()).unwrap_or_default()
 }

@@ -17,9 +17,10 @@ use crate::{
     journal::{StampRow, Wanted},
     layout::Layout,
     reconcile, renew, shims,
-    stamp::{Ground, Seams},
+    stamp::{Ground, Seams, What},
     state,
     supervisor::Supervisor,
+    verify,
 };
 
 /// A supervisor that has had no stamp for so long ends; the next command starts another.
@@ -54,6 +55,7 @@ pub async fn run(home: Home, stamp_binary: PathBuf) -> Result<(), Error> {
     let acts = Acts::open(&home)?;
     tokio::spawn(watch(ground.clone()));
     tokio::spawn(crate::watch::watch(ground.clone()));
+    tokio::spawn(crate::storage::watch(ground.clone(), acts.clone()));
     let limits = Limits { body_bytes: 4 * 1024 * 1024, drain: Duration::from_millis(500), ..Limits::default() };
     service::serve(
         Listener::Unix(socket.into()),
@@ -79,6 +81,7 @@ async fn watch(ground: Arc<Ground>) {
     let mut empty = None;
     let mut tried = BTreeMap::new();
     let mut kept = BTreeMap::new();
+    let mut verified = BTreeMap::new();
     let mut doors = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
@@ -93,6 +96,7 @@ async fn watch(ground: Arc<Ground>) {
                     if row.wanted == Wanted::Up {
                         renew::look(&ground, &row, &mut tried).await;
                         state::look(&ground, &row, &mut kept).await;
+                        verify::look(&ground, &row, &mut verified).await;
                         doors::look(&ground, &row, &mut doors);
                     }
                     look(&ground, row, first).await;
@@ -122,7 +126,11 @@ fn leave(ground: &Ground) -> bool {
 /// Goes on with what the journal has begun of one stamp, or mends it.
 pub async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
     let state = ground.stamp(&row.system, &row.stamp);
-    if state.current().is_some() {
+    if let Some(current) = state.current() {
+        if current.what == What::Verify && row.wanted == Wanted::Up && lost(ground, &row) {
+            // What serves people comes first; it is mended once this has ended.
+            current.cancel.ask();
+        }
         return;
     }
     match row.wanted {

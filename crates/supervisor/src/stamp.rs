@@ -137,6 +137,8 @@ pub enum What {
     Mend,
     /// Restores a database beside the one there is.
     Restore,
+    /// The same by itself, to see that it can be done: whatever else is asked for comes first.
+    Verify,
     /// Puts a restored database in its origin's place, or removes it.
     Swap,
 }

@@ -18,6 +18,7 @@ use crate::{
     lead, network, ready,
     reconcile::{blocking, scene_of, system_of},
     stamp::{Ground, What},
+    storage,
 };
 
 /// Looks at every workload of the stamp.
@@ -53,6 +54,17 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         if note.is_empty() && one.template.is_some() && state == "ready" {
             note = crate::backups::note(&layout, &one.workload).await;
         }
+        let id: Option<model::ResourceId> = plan::resource_of(&one.workload).parse().ok();
+        let declared = id.and_then(|id| match system.resources.get(&id) {
+            Some(model::Resource::Postgres(postgres)) => Some((id, postgres.storage)),
+            _ => None,
+        });
+        let storage = declared
+            .and_then(|(id, declared)| storage::status(&ground.journal, row, &layout, &id, &one.workload, declared));
+        let full = storage.as_ref().map(|s| storage::note(s, &one.workload)).unwrap_or_default();
+        if !full.is_empty() {
+            note = if state == "ready" { full } else { format!("{full}; {note}") };
+        }
         let stands = {
             let (ground, row, layout, name) = (ground.clone(), row.clone(), layout.clone(), one.workload.clone());
             let ready = state == "ready";
@@ -77,6 +89,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
             pss_bytes: pss,
             restarts: shim.as_ref().map_or(0, |s| s.restarts),
             note,
+            storage,
             member: members.get(&one.workload).cloned(),
         });
     }

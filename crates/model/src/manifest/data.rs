@@ -144,6 +144,14 @@ fn backup(r: &Reader<'_>, node: &Node) -> Backup {
         }
         fits
     });
+    if let Some(entry) = node.entry("point_in_time")
+        && r.flag(node, "point_in_time") == Some(false)
+    {
+        // Base backups stand on the archived log as well; a declaration that it is not kept would be one that is not true.
+        let fault =
+            Diagnostic::new(Code::S0117, entry.key_span.clone(), "`point_in_time = false` cannot be carried out");
+        r.fault(fault.hint("leave it out: the log is always archived, and `increments` says how often at least"));
+    }
     Backup {
         retention: r.duration(node, "retention").unwrap_or(usual.retention),
         point_in_time: r.flag(node, "point_in_time").unwrap_or(usual.point_in_time),

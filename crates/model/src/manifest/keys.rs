@@ -327,7 +327,7 @@ const POSTGRES: &[Key] = &[
     ),
     Key::new("standby", Table(STANDBY), "How the standby of `high_availability` follows."),
     Key::new("read_replicas", count(5), "Further copies that only read and never take over; 0 if not given."),
-    Key::new("storage", Table(STORAGE), "Disk.").later(),
+    Key::new("storage", Table(STORAGE), "A disk of its own; as much as the machine's has if not given."),
     Key::new("connections", Shape::Integer { min: 10, max: 10_000 }, "Connections at once; 100 if not given."),
     Key::new(
         "settings",
@@ -376,8 +376,10 @@ const BACKUP: &[Key] = &[
     Key::new("immutable", Bool, "Nobody can delete a copy before its time.").later(),
 ];
 
-const STORAGE: &[Key] =
-    &[Key::new("size", Bytes, "Disk it is given."), Key::new("grow", Bool, "It grows by itself; true if not given.")];
+const STORAGE: &[Key] = &[
+    Key::new("size", Bytes, "Its size; larger than before, it grows while it is used. It never becomes smaller."),
+    Key::new("grow", Bool, "It doubles by itself once a fifth of it is left (a tenth beyond 1TiB); true if not given."),
+];
 
 const REDIS: &[Key] = &[
     Key::new("subnet", Raw, "A subnet of `network`."),

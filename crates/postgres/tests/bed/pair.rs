@@ -50,6 +50,7 @@ impl Group {
             .collect();
         for (index, bed) in members.iter_mut().enumerate() {
             bed.config.member = Some(MemberConfig {
+                record: None,
                 name: name(index),
                 lead: bed.data().join("..").join(LEAD),
                 ca: bed.ca_file()?,

@@ -121,3 +121,83 @@ pub async fn zone_lost(lab: &Lab, on: &str, c: &Call) -> Seen {
     lab.restore(on).await?;
     Ok(told)
 }
+
+/// `read_replica(DATABASE)`, on a stamp of its own with one.
+pub async fn read_replica(lab: &Lab, _: &str, c: &Call) -> Seen {
+    let database = c.argument(0, "postgres.main");
+    let site = lab.changed("reader", &format!("[stamps.reader]\n{database}.read_replicas = 1\n")).await?;
+    let told = read_from(&site, database).await;
+    lab.down("reader").await?;
+    told
+}
+
+async fn read_from(site: &Site, database: &str) -> Result<String, Miss> {
+    const READS: u64 = 200;
+    const ROWS: u64 = 500;
+    let replica = until_in("a replica follows", LONG, async || {
+        let all = members(&status(site).await?, database);
+        let replica = all.iter().find(|(_, m)| m.part == "replica" && m.lag_bytes.is_some());
+        replica.map(|(name, _)| name.clone()).ok_or_else(|| Miss::Failed(format!("{all:?}")))
+    })
+    .await?;
+    // Its certificate names the member.
+    let number = replica.split('+').nth(1).unwrap_or("1").to_owned();
+    let (kind, name) = database.split_once('.').unwrap_or_default();
+    let mut way = site.way(&replica)?;
+    if let Some(host) = site.hosts.keys().find(|host| host.starts_with(&format!("{name}-{number}.{kind}."))) {
+        way.name = host.clone();
+    }
+    let primary = crate::sabotage::owner(site).await?;
+    primary
+        .batch_execute(&format!(
+            "CREATE TABLE IF NOT EXISTS check_replica (n bigint); TRUNCATE check_replica; \
+             INSERT INTO check_replica SELECT generate_series(1, {ROWS})"
+        ))
+        .await?;
+    let begun = Instant::now();
+    let count =
+        async |client: &tokio_postgres::Client| crate::sql::rows(client, "SELECT count(*) FROM check_replica").await;
+    let reader =
+        until_in("the replica lets the role in", LONG, async || crate::sabotage::owner_by(site, &way).await).await?;
+    until_in("fresh rows on the replica", Duration::from_secs(10), async || {
+        let rows = count(&reader).await?;
+        must!(rows == [[ROWS.to_string()]], "{rows:?} of {ROWS}");
+        Ok(())
+    })
+    .await?;
+    let fresh = begun.elapsed();
+    let refused = match reader.batch_execute("INSERT INTO check_replica VALUES (0)").await {
+        Ok(()) => miss!("the replica took a write"),
+        Err(error) => error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned()),
+    };
+    must!(refused.contains("read-only"), "a write was refused with: {refused}");
+    // What the primary read of the table, as it counts that itself.
+    let load = async || -> Result<u64, Miss> {
+        let sql = "SELECT pg_stat_force_next_flush()";
+        primary.batch_execute(sql).await?;
+        let sql = "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_user_tables WHERE relname = 'check_replica'";
+        Ok(crate::sql::rows(&primary, sql).await?[0][0].parse()?)
+    };
+    let mut loads = Vec::new();
+    for client in [&primary, &reader] {
+        let before = load().await?;
+        for _ in 0..READS {
+            count(client).await?;
+        }
+        let mut read = 0;
+        until_in("the primary has counted", Duration::from_secs(5), async || {
+            read = load().await? - before;
+            must!(!loads.is_empty() || read >= READS * ROWS, "{read} rows");
+            Ok(())
+        })
+        .await?;
+        loads.push(read);
+    }
+    must!(loads[1] * 10 < loads[0], "{READS} reads cost the primary {} rows, by the replica {}", loads[0], loads[1]);
+    Ok(format!(
+        "{replica}: {ROWS} fresh rows after {} ms; a write: {refused}; {READS} reads cost the primary {} rows read, on the replica {}",
+        fresh.as_millis(),
+        loads[0],
+        loads[1]
+    ))
+}

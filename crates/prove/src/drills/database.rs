@@ -101,7 +101,12 @@ pub async fn restore(scene: &Scene<'_>) -> Seen {
     let fresh = scene.lab.restore(scene.on).await?;
     scene.mended("it is swapped in");
     let kept = swapped.kept.unwrap_or_default();
-    must!(kept.join("PG_VERSION").exists(), "the damaged data is not kept");
+    // As a folder, or as the disk it lies on.
+    let there = match kept.is_file() {
+        true => drivers::volume::holds(&kept, std::path::Path::new("pgdata/PG_VERSION"))?,
+        false => kept.join("PG_VERSION").exists(),
+    };
+    must!(there, "the damaged data is not kept in {}", kept.display());
     backup::swap(&fresh, SwapAct::Forget).await?;
     Ok(format!("restored within {:.1} s to the moment before the mistake", restored.milliseconds as f64 / 1000.0))
 }

@@ -135,6 +135,15 @@ pub async fn list(of: &Of, resource: Option<String>, json: bool) -> anyhow::Resu
         if let Some(trouble) = &all.trouble {
             screen::talk(&format!("  the last base backup failed: {trouble}"));
         }
+        match &list.verified {
+            Some(done) if done.ok == Some(true) => {
+                screen::talk(&format!("  restored and read whole by itself {}: {}", shown(done.at_ms), done.words));
+            }
+            Some(failed) => {
+                screen::talk(&format!("  restoring it by itself {} FAILED: {}", shown(failed.at_ms), failed.words));
+            }
+            None => {}
+        }
         for name in &list.restored {
             screen::talk(&format!("  restored beside it: {name} (`--swap` or `--discard`)"));
         }

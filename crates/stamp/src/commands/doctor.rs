@@ -57,6 +57,11 @@ pub fn run(json: bool) -> anyhow::Result<ExitCode> {
             machine.network.clone().map(|()| "namespaces, a router, and only declared flows".to_owned()),
             "stamps live on loopback addresses, and every process of the machine reaches their ports",
         ),
+        (
+            "a disk of its own for each database",
+            machine.volumes.clone().map(|()| "ext4 on loop devices, of the declared size".to_owned()),
+            "`storage.size` is not enforced: a database takes what the machine's disk has",
+        ),
         ("ports", ports, "URLs carry a port"),
         ("engines", engine, "databases cannot be started"),
     ];

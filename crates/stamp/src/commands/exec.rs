@@ -46,6 +46,7 @@ fn place(answer: ExecAnswer) -> anyhow::Result<u8> {
             network: answer.network,
             hosts_file: Some(answer.hosts_file),
             limits: Limits::default(),
+            volume: None,
             log: None,
         })
         .map_err(|e| {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use api::supervisor::{MemberStatus, ResourceStatus, StampLine, Status};
+use api::supervisor::{MemberStatus, ResourceStatus, StampLine, Status, StorageStatus};
 
 use crate::{connect, screen, target};
 
@@ -51,6 +51,11 @@ pub async fn run(system: Option<&str>, stamp: &str, json: bool) -> anyhow::Resul
     if !members.is_empty() {
         screen::table(&["MEMBER", "PART", "ZONE", "TERM", "TIMELINE", "LAG", "SYNCHRONOUS", "DOING"], &members);
     }
+    let disks: Vec<Vec<String>> =
+        status.resources.iter().filter_map(|r| Some((r, r.storage.as_ref()?))).map(|(r, s)| disk(r, s)).collect();
+    if !disks.is_empty() {
+        screen::table(&["DISK", "SIZE", "USED", "FREE", "GROWS", "FREE ON THE MACHINE"], &disks);
+    }
     if !status.network.is_empty() {
         screen::talk(&format!("network: {}", status.network));
     }
@@ -58,6 +63,25 @@ pub async fn run(system: Option<&str>, stamp: &str, json: bool) -> anyhow::Resul
         screen::talk(&format!("{name}: {url}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn disk(resource: &ResourceStatus, storage: &StorageStatus) -> Vec<String> {
+    let bytes = |bytes: u64| match bytes >> 20 {
+        mib if mib < 10_240 => format!("{mib} MiB"),
+        mib => format!("{:.1} GiB", mib as f64 / 1024.0),
+    };
+    let grows = match storage.grows {
+        true => format!("up to {} GiB", storage.most_bytes >> 30),
+        false => "no".into(),
+    };
+    vec![
+        resource.name.clone(),
+        bytes(storage.bytes),
+        bytes(storage.used_bytes),
+        bytes(storage.free_bytes),
+        grows,
+        bytes(storage.disk_free_bytes),
+    ]
 }
 
 fn member(resource: &ResourceStatus, member: &MemberStatus) -> Vec<String> {

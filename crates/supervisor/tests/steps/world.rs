@@ -151,6 +151,7 @@ impl World {
             mounts: Mounts::None("nobody mounts".into()),
             cgroups: Cgroups::default(),
             network: Err("nobody closes networks".into()),
+            volumes: Err("nobody mounts volumes".into()),
             lowest_port: 1024,
         };
         let driver = Arc::new(Mortal { world: self.clone(), life });
