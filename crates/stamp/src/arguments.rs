@@ -401,6 +401,10 @@ pub enum Role {
         #[arg(long)]
         config: PathBuf,
     },
+    Registry {
+        #[arg(long)]
+        config: PathBuf,
+    },
     Postgres {
         #[arg(long)]
         config: PathBuf,

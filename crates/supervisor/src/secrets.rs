@@ -146,10 +146,10 @@ pub async fn ensure(
                 asked.push(name.clone());
                 continue;
             }
-            SecretOrigin::Same { .. }
-            | SecretOrigin::Redis { .. }
-            | SecretOrigin::Graph { .. }
-            | SecretOrigin::RegistryPassword { .. } => {
+            SecretOrigin::RegistryPassword { registry } => {
+                authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
+            }
+            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
         };

@@ -53,6 +53,9 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         if note.is_empty() && one.template.is_some() && state == "ready" {
             note = crate::backups::note(&layout, &one.workload).await;
         }
+        if note.is_empty() && one.workload.starts_with("registry.") && state == "ready" {
+            note = crate::images::note(&layout, &one.workload).await;
+        }
         let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
         let ip = layout.front(&one.workload)?;
         let address = match (&one.ready, one.listeners.first()) {
@@ -82,7 +85,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         (_, None, _) => "stopped",
     };
     let mut urls = BTreeMap::new();
-    for id in system.resources.keys().filter(|id| matches!(id.kind, model::Kind::Edge | model::Kind::Identity)) {
+    for id in system.resources.keys().filter(|id| id.kind.is_open_to_people()) {
         urls.insert(id.to_string(), layout.url(id)?);
     }
     let own = std::process::id();

@@ -10,8 +10,8 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     id::{Kind, Principal, ResourceId},
     resource::{
-        Audit, Client, ConnectionFormat, Identity, OnPush, Registry, SecretOrigin, Telemetry, Vault, VaultAccess,
-        VaultRole,
+        Audit, Client, ConnectionFormat, Identity, OnPush, Registry, RegistryAccess, RegistryRole, SecretOrigin,
+        Telemetry, Vault, VaultAccess, VaultRole,
     },
     suggest, unit,
 };
@@ -330,10 +330,21 @@ pub(crate) fn registry(r: &Reader<'_>, node: &Node) -> Registry {
     let on_push = node.get("on_push").map_or(&[][..], Node::items).iter();
     let on_push =
         on_push.filter_map(|item| Some(OnPush { image: r.raw(item, "image")?, to: r.resource_at(item, "to")? }));
+    let roles = RegistryRole::ALL.map(|role| (role.word(), role));
+    let access = node.get("access").map_or(&[][..], Node::items).iter();
+    let access = access.filter_map(|item| {
+        Some(RegistryAccess {
+            to: r.principal_at(item, "to")?,
+            role: r.word(item, "role", &roles)?,
+            repositories: r.raws(item, "repositories"),
+        })
+    });
     Registry {
+        access: access.collect(),
         size: r.size(node),
         cloud_name: r.text(node, "cloud_name"),
         admin_user: r.flag(node, "admin_user").unwrap_or(false),
+        movable_releases: r.flag(node, "movable_releases").unwrap_or(false),
         keep_untagged: r.duration(node, "keep_untagged"),
         scan_on_push: node.get("scan").and_then(|scan| r.resource_at(scan, "on_push")),
         scan_before_deploy: node.get("scan").and_then(|scan| r.resource_at(scan, "before_deploy")),
