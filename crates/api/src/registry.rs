@@ -92,6 +92,22 @@ impl Tier {
     }
 }
 
+/// Whether a tag names a release: a semantic version (2.0.0 of its specification), with or without `v` before it. A tag cannot
+/// hold the `+` of build data.
+pub fn is_release(tag: &str) -> bool {
+    let text = tag.strip_prefix('v').unwrap_or(tag);
+    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
+    let number = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
+    };
+    let parts: Vec<&str> = core.split('.').collect();
+    let identifier = |part: &str| {
+        let all = !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        all && (!part.bytes().all(|b| b.is_ascii_digit()) || number(part))
+    };
+    parts.len() == 3 && parts.iter().all(|part| number(part)) && pre.is_none_or(|pre| pre.split('.').all(identifier))
+}
+
 /// `GET /status` on the registry's control socket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RegistryStatus {

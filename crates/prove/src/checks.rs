@@ -95,7 +95,9 @@ catalogue! {
     compares "registry_tier" registry::tier: "Each registry says its tier, and takes an announced blob of half its room and not one of a byte more than all.";
     acts "admin_for_set_up" registry::admin_user: "The admin user's login works and is recorded, is flagged once an image was pushed, and switched off is refused.";
     acts "untagged_kept" registry::untagged: "The clock moved: an image that lost its tag is pulled the day before its end and gone the day after; a tagged one stays.";
-    looks "release_stays" registry::release: "A release tag leads to what was pushed; another image on it is refused, on other tags taken.";
+    acts "latest_is_newest" registry::latest: "An image is built twice, and each time `latest` leads to it; pulled whole, by the service's identity.";
+    acts "build_tags" registry::build_tags: "A build gets a tag with the second it was built in, which leads to it.";
+    acts "release_stays" registry::release: "A build is released, and its tag leads to it; another image on it is refused, on other tags taken.";
     looks "database_version" database::version: "SHOW server_version.";
     looks "tables_by_app" database::tables_by_app: "The database is PostgreSQL and holds what the application recorded.";
     looks "migrations_once" database::migrations_once: "The history of migrations is filled, and the serving role cannot change the schema.";

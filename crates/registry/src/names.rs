@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use api::registry::is_release;
+
 /// What a registry's names may be at most (`<registry host>/<name>` is to fit 255 elsewhere too).
 const NAME_BYTES: usize = 255;
 const TAG_BYTES: usize = 128;
@@ -86,22 +88,6 @@ pub fn is_tag(text: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let mut bytes = text.bytes();
     text.len() <= TAG_BYTES && bytes.next().is_some_and(word) && bytes.all(|b| word(b) || b == b'.' || b == b'-')
-}
-
-/// Whether a tag names a release: a semantic version (2.0.0 of its specification), with or without `v` before it. A tag cannot
-/// hold the `+` of build data.
-pub fn is_release(tag: &str) -> bool {
-    let text = tag.strip_prefix('v').unwrap_or(tag);
-    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
-    let number = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
-    };
-    let parts: Vec<&str> = core.split('.').collect();
-    let identifier = |part: &str| {
-        let all = !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        all && (!part.bytes().all(|b| b.is_ascii_digit()) || number(part))
-    };
-    parts.len() == 3 && parts.iter().all(|part| number(part)) && pre.is_none_or(|pre| pre.split('.').all(identifier))
 }
 
 #[cfg(test)]

@@ -179,6 +179,16 @@ pub enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Build an image of a service and push it into the stamp's registry
+    Build {
+        #[command(flatten)]
+        of: Of,
+        /// The service, such as web
+        service: String,
+        /// Release it under this version, such as v1.0.0
+        #[arg(long)]
+        release: Option<String>,
+    },
     /// Show a stamp's closed network: who may talk to whom, what was refused; cut its links, heal them
     Network {
         #[command(flatten)]
@@ -310,6 +320,15 @@ pub enum NetworkVerb {
 pub enum SecretVerb {
     /// Set a secret; its value is read from standard input
     Set {
+        #[command(flatten)]
+        of: Of,
+        name: String,
+        /// The vault, where there is more than one
+        #[arg(long)]
+        vault: Option<String>,
+    },
+    /// Print a secret's value on standard output; recorded like every other reading of it
+    Show {
         #[command(flatten)]
         of: Of,
         name: String,

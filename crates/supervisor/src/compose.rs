@@ -757,7 +757,8 @@ impl Composer<'_> {
         Ok(found)
     }
 
-    fn find_program(&self, workload: &str, program: &str) -> Result<PathBuf, Error> {
+    /// The kept copy of a program, looked up anew.
+    pub fn find_program(&self, workload: &str, program: &str) -> Result<PathBuf, Error> {
         let path = if program.contains('/') {
             let path = self.row.folder.join(program);
             path.is_file().then_some(path)

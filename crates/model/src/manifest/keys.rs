@@ -472,6 +472,11 @@ const REGISTRY: &[Key] = &[
     Key::new("cloud_name", Text, "Its name in the cloud."),
     Key::new("admin_user", Bool, "An admin user exists; for the first push only."),
     Key::new("access", List(&Table(REGISTRY_ACCESS)), "Who may pull and push; nobody else gets in."),
+    Key::new(
+        "tags",
+        List(&OneOf(&["latest", "timestamp"])),
+        "What every build is tagged with; both if not given. `timestamp` is `YYYYMMDD-HHMMSS`, UTC.",
+    ),
     Key::new("movable_releases", Bool, "A tag such as `v1.0.0` may be pushed again; otherwise it stays what it was."),
     Key::new("keep_untagged", Duration, "How long images without a tag are kept; for ever if not given."),
     Key::new(

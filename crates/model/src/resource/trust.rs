@@ -155,6 +155,8 @@ pub struct Registry {
     /// Whether the admin user exists; meant for the first push only.
     pub admin_user: bool,
     pub access: Vec<RegistryAccess>,
+    /// What every build is tagged with.
+    pub tags: Vec<BuildTag>,
     /// Whether a tag that names a release may be pushed again.
     pub movable_releases: bool,
     /// How long images without a tag are kept; None is for ever.
@@ -196,6 +198,16 @@ impl RegistryRole {
             Self::Delete => "AcrDelete",
         }
     }
+}
+
+/// A tag that a build gets by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildTag {
+    /// `latest`, which moves to each build.
+    Latest,
+    /// `YYYYMMDD-HHMMSS`, the second of the build in UTC.
+    Timestamp,
 }
 
 /// A push of `image` (`REPOSITORY:TAG`) deploys `to`.

@@ -1,10 +1,13 @@
 //! The registry: who pulls and pushes, how long images stay, which tags move. Everything by the wire format that clients speak.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use api::{
     Secret,
     audit::Outcome,
     client::Client,
     registry::{AUDIENCE, RegistryStatus, TOKEN_USER, Tier},
+    supervisor::{BuildRequest, Built, StampRef},
 };
 use base64::Engine as _;
 use bytes::Bytes;
@@ -271,14 +274,71 @@ pub async fn untagged(lab: &Lab, on: &str, c: &Call) -> Seen {
     later
 }
 
-/// `release_stays()`.
-pub async fn release(lab: &Lab, on: &str, _: &Call) -> Seen {
+/// Builds an image of a service, as `stamp build` does.
+async fn build(site: &Site, service: &str, release: Option<String>) -> Result<Built, Miss> {
+    let StampRef { system, stamp } = site.of();
+    let ask = BuildRequest { system, stamp, service: service.into(), release };
+    let supervisor = site.supervisor.clone().timeout(Duration::from_secs(120));
+    let built: Built = supervisor.post("/build", &ask).await?;
+    must!(built.repository == REPOSITORY, "{service} is built into {}", built.repository);
+    Ok(built)
+}
+
+/// `latest_is_newest(SERVICE)`.
+pub async fn latest(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let service = c.argument(0, "web");
+    let client = as_workload(&site, &format!("service.{service}")).await?;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let built = build(&site, service, None).await?;
+        let (digest, bytes) = pulled(&client, "latest").await?;
+        must!(digest == built.digest, "after a build of {} `latest` is {digest}", built.digest);
+        must!(bytes as u64 > built.bytes, "what is pulled has {bytes} bytes, its layer alone {}", built.bytes);
+        seen.push(digest);
+    }
+    must!(seen[0] != seen[1], "two builds are one image");
+    let (first, _) = pulled(&client, &seen[0]).await?;
+    Ok(format!("built twice: `latest` was {first}, and is {}", seen[1]))
+}
+
+/// `build_tags(SERVICE)`.
+pub async fn build_tags(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let service = c.argument(0, "web");
+    let client = as_workload(&site, &format!("service.{service}")).await?;
+    let list = async || -> Result<BTreeSet<String>, Miss> {
+        let body: Value = client.get(&format!("/v2/{REPOSITORY}/tags/list")).await?;
+        let tags = body["tags"].as_array().cloned().unwrap_or_default();
+        Ok(tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect())
+    };
+    // There is a repository from the first build on.
+    build(&site, service, None).await?;
+    let known = list().await?;
+    let before = jiff::Timestamp::now();
+    let built = build(&site, service, None).await?;
+    let after = jiff::Timestamp::now();
+    let now = list().await?;
+    let new: Vec<&String> = now.difference(&known).collect();
+    let second = |at: jiff::Timestamp| at.strftime("%Y%m%d-%H%M%S").to_string();
+    let times: Vec<&&String> =
+        new.iter().filter(|tag| jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", tag).is_ok()).collect();
+    let [tag] = times.as_slice() else { return Err(Miss::Failed(format!("the build got the new tags {new:?}"))) };
+    let (from, to) = (second(before), second(after));
+    must!(**tag >= &from && **tag <= &to, "it is called {tag}, and was built between {from} and {to}");
+    let (digest, _) = pulled(&client, tag).await?;
+    must!(digest == built.digest, "{tag} is {digest}, and the build {}", built.digest);
+    Ok(format!("built between {from} and {to}: tag {tag}, which is {digest}"))
+}
+
+/// `release_stays(SERVICE)`.
+pub async fn release(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let client = as_workload(&site, "supervisor").await?;
     // A version that nobody released before: a stamp may be looked at twice.
     let number = uuid::Uuid::new_v4().as_u128() % 1_000_000_000;
     let tag = format!("v1.0.{number}");
-    let first = pushed(&client, &tag, &fresh()).await?;
+    let first = build(&site, c.argument(0, "web"), Some(tag.clone())).await?.digest;
     let (resolved, _) = pulled(&client, &tag).await?;
     must!(resolved == first, "{tag} was released as {first} and is {resolved}");
     let second = push(&client, &tag, &fresh()).await?;
@@ -329,7 +389,7 @@ async fn announced(site: &Site, client: &Client, bytes: u64) -> Result<u16, Miss
     );
     stream.write_all(head.as_bytes()).await?;
     let mut said = [0; 12];
-    let read = tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_exact(&mut said)).await;
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut said)).await;
     read.map_err(|_| Miss::Failed("no answer in 10 s to an announced piece".into()))??;
     drop(stream);
     // "HTTP/1.1 100"
