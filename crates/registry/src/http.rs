@@ -96,7 +96,9 @@ async fn ask(registry: &Arc<Registry>, request: Request, client: &str) -> Result
         }
         Err(refusal) => Err(refusal),
     };
-    if let Err(refusal) = &done {
+    // To ask whether something is there, and hear that it is not, is how every push begins.
+    let looked = |refusal: &Refusal| head.method == Method::HEAD && refusal.status == StatusCode::NOT_FOUND;
+    if let Some(refusal) = done.as_ref().err().filter(|refusal| !looked(refusal)) {
         let outcome = if refusal.is_denial() { Outcome::Denied } else { Outcome::Failed };
         registry.record(&subject, action, &object, outcome, client, Some(refusal)).await?;
         tracing::info!(subject, action, object, status = refusal.status.as_u16(), code = refusal.code, "refused");
