@@ -58,6 +58,9 @@ pub struct Upstream {
     pub health: Option<HealthCheck>,
     #[serde(default)]
     pub balance: Balance,
+    /// The targets speak TLS, and their certificate is for this name. None: plain HTTP.
+    #[serde(default)]
+    pub tls: Option<String>,
 }
 
 /// Which of the healthy targets gets the next request.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Secret, WireError, client::Client as HttpClient};
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IdentityConfig {
     /// `https://HOST[:PORT]`, no trailing slash; the OIDC issuer, also of workload tokens.
@@ -65,6 +67,64 @@ fn month() -> u64 {
     30 * 24 * 3600
 }
 
+/// The client of a person at a terminal (`stamp token`), which every directory of ours has.
+pub const TERMINAL: &str = "stamp";
+
+/// A person at a terminal who is being asked for: the code flow with PKCE (RFC 7636, RFC 8252).
+pub struct AtTerminal {
+    redirect: String,
+    verifier: Secret,
+    pub state: String,
+}
+
+impl AtTerminal {
+    /// The answer comes to `http://127.0.0.1:PORT/`.
+    pub fn new(port: u16) -> Self {
+        let state = Secret::random().expose().to_owned();
+        Self { redirect: format!("http://127.0.0.1:{port}/"), verifier: Secret::random(), state }
+    }
+
+    /// Where the person goes with a browser.
+    pub fn url(&self, issuer: &str) -> String {
+        use base64::Engine as _;
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.verifier.expose().as_bytes());
+        let challenge = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(hash.as_ref());
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("client_id", TERMINAL)
+            .append_pair("redirect_uri", &self.redirect)
+            .append_pair("response_type", "code")
+            .append_pair("scope", "openid")
+            .append_pair("state", &self.state)
+            .append_pair("code_challenge", &challenge)
+            .append_pair("code_challenge_method", "S256")
+            .finish();
+        format!("{issuer}/authorize?{query}")
+    }
+
+    /// The token that a code stands for, good at `resource`; `client` leads to the directory.
+    ///
+    /// # Errors
+    /// The directory refuses the code or the resource.
+    pub async fn redeem(&self, client: &HttpClient, code: &str, resource: &str) -> Result<Secret, WireError> {
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("grant_type", "authorization_code")
+            .append_pair("client_id", TERMINAL)
+            .append_pair("code", code)
+            .append_pair("redirect_uri", &self.redirect)
+            .append_pair("code_verifier", self.verifier.expose())
+            .append_pair("resource", resource)
+            .finish();
+        let answer = client.send("POST", "/token", Some(("application/x-www-form-urlencoded", form.into()))).await?;
+        let answer: TerminalAnswer = client.read(answer)?;
+        Ok(answer.access_token)
+    }
+}
+
+#[derive(Deserialize)]
+struct TerminalAnswer {
+    access_token: Secret,
+}
+
 /// An OIDC client: confidential, code flow with PKCE required. Its secret is `identity-root` derived by `client:ID`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Client {
@@ -75,6 +135,13 @@ pub struct Client {
     pub redirect_uris: Vec<String>,
     #[serde(default)]
     pub post_logout_redirect_uris: Vec<String>,
+    /// A program on the person's own machine: it can keep no secret and needs none (RFC 8252), and its redirect URIs may have
+    /// any port.
+    #[serde(default)]
+    pub native: bool,
+    /// For what else its access tokens may be, as `resource` (RFC 8707), such as `https://vault.azure.net`.
+    #[serde(default)]
+    pub resources: Vec<String>,
 }
 
 /// `POST /workload/token` with `Authorization: Bearer WORKLOAD-KEY`: what a shim asks.

@@ -57,6 +57,19 @@ impl RoleRequest {
     }
 }
 
+/// `PUT /admin-password` on the control socket: the administrator has another password from then on.
+#[derive(Clone, Deserialize)]
+pub struct AdminPassword {
+    pub password: Secret,
+}
+
+impl AdminPassword {
+    /// The JSON body; a secret as a whole.
+    pub fn encode(&self) -> Secret {
+        Secret::new(serde_json::json!({ "password": self.password.expose() }).to_string())
+    }
+}
+
 /// What a database role may do.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]

@@ -1,6 +1,10 @@
 //! What a shim is started with, and its control socket: one JSON line asks, one JSON line answers.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +55,22 @@ pub struct ShimConfig {
     /// A reference that cannot be resolved starts the workload with the literal text, as App Service does.
     #[serde(default)]
     pub unresolved_as_text: bool,
+    /// TLS is ended in front of the workload; None: it is reached as it listens.
+    #[serde(default)]
+    pub front: Option<Front>,
+}
+
+/// The listener of the shim at which TLS ends; its certificate comes with the secrets.
+pub const FRONT: &str = "front";
+
+/// What goes on in front of a workload that speaks plainly: at the workload's address the shim ends TLS, and hands on to
+/// where the workload listens, on the loopback of the same network.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Front {
+    pub to: SocketAddr,
+    /// Whose certificates are taken, by a name in them; empty: clients show none.
+    #[serde(default)]
+    pub clients: Vec<String>,
 }
 
 fn log_bytes() -> u64 {

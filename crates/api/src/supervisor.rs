@@ -340,6 +340,9 @@ pub struct NetworkFlow {
     pub why: String,
     /// Connections since the network was made.
     pub count: u64,
+    /// Declared for a time that is not now (a migration's way to its database), or not declared at all.
+    #[serde(default)]
+    pub closed: bool,
 }
 
 /// A link between two resources (or workloads) that is spoilt on purpose.
@@ -449,6 +452,26 @@ pub struct Built {
     pub bytes: u64,
     /// When it was built, Unix milliseconds.
     pub at_ms: i64,
+}
+
+/// `POST /secret/rotate`: another value for a secret that the stamp has made itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RotateRequest {
+    pub system: String,
+    pub stamp: String,
+    /// `main` or `vault.main`; None: the only one.
+    #[serde(default)]
+    pub vault: Option<String>,
+    pub name: String,
+}
+
+/// What was rotated.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Rotated {
+    pub vault: String,
+    pub name: String,
+    /// Workloads that held the old value and were started anew.
+    pub restarted: Vec<String>,
 }
 
 /// `POST /token`: a token of a workload, as its shim would get one; answered by [`crate::identity::WorkloadToken`].

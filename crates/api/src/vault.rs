@@ -11,6 +11,9 @@ pub struct VaultConfig {
     /// Days that a deleted secret stays recoverable, 7 to 90.
     pub soft_delete_days: u32,
     pub purge_protection: bool,
+    /// The tier Premium: keys in hardware would be made, were they built. Otherwise Standard, which refuses them.
+    #[serde(default)]
+    pub premium: bool,
     pub assignments: Vec<Assignment>,
     /// Answers without auditing. Never read from a file: the load program sets it, to measure what auditing costs.
     #[doc(hidden)]
@@ -64,7 +67,7 @@ pub struct TokenAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VaultStatus {
     pub name: String,
-    /// `standard`: keys are kept by software, none in hardware.
+    /// `standard`: keys are kept by software, none in hardware; or `premium`.
     pub sku: String,
     pub secrets: u64,
     pub deleted: u64,

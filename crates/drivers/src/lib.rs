@@ -12,6 +12,7 @@ pub mod probe;
 pub mod proc;
 pub mod process;
 pub mod sockets;
+pub mod tool;
 
 use std::{net::SocketAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 

@@ -16,6 +16,7 @@ mod filter;
 mod link;
 pub mod namespace;
 mod netlink;
+pub mod watch;
 
 use std::{
     fs, io,
@@ -112,6 +113,13 @@ impl Network {
         })
     }
 
+    /// Lets these flows pass from now on and no others; connections that are open stay.
+    pub fn allow(&self, flows: &[Flow]) -> Result<(), Error> {
+        let flows = flows.to_vec();
+        let act = move || Filter::open()?.allow(&flows);
+        namespace::inside(&self.router(), act).map_err(|source| self.failed("change", source))
+    }
+
     /// Removes a workload's place.
     pub fn leave(&self, workload: &str) -> Result<(), Error> {
         namespace::forget(&self.namespace(workload)).map_err(|source| self.failed("leave", source))
@@ -143,6 +151,11 @@ impl Network {
     /// Lets everything pass: a network that is closed badly, for trials of what must notice. Only making it anew mends it.
     pub fn bypass(&self) -> Result<(), Error> {
         namespace::inside(&self.router(), || Filter::open()?.bypass()).map_err(|source| self.failed("open", source))
+    }
+
+    /// Watches what passes the router from now on.
+    pub fn watch(&self) -> Result<watch::Watch, Error> {
+        watch::Watch::begin(&self.router()).map_err(|source| self.failed("watch", source))
     }
 
     /// What the router has counted.

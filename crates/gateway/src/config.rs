@@ -38,6 +38,11 @@ pub fn check(config: &GatewayConfig) -> Result<(), Error> {
                 faults.push(format!("upstream {name}: {} is not a path", check.path));
             }
         }
+        if let Some(tls) = &upstream.tls
+            && rustls::pki_types::ServerName::try_from(tls.as_str()).is_err()
+        {
+            faults.push(format!("upstream {name}: {tls} is no name of a certificate"));
+        }
         if upstream.targets.len() > 64 {
             faults.push(format!("upstream {name}: at most 64 targets"));
         }
@@ -63,6 +68,17 @@ pub fn check(config: &GatewayConfig) -> Result<(), Error> {
         faults.push("https_port is 1 or more".into());
     }
     if faults.is_empty() { Ok(()) } else { Err(Error::Config(faults)) }
+}
+
+/// Refuses upstreams by TLS where we have no certificate and CA for it.
+pub fn check_tls(config: &GatewayConfig, possible: bool) -> Result<(), Error> {
+    let asked = config.upstreams.iter().find(|(_, upstream)| upstream.tls.is_some());
+    match asked {
+        Some((name, _)) if !possible => {
+            Err(Error::Config(vec![format!("upstream {name}: TLS needs a certificate of our own, and the stamp's CA")]))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,13 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet};
+use tokio::task::JoinSet;
 
-use crate::{table::Table, target::Target};
+use crate::{
+    dial::{Stream, dial},
+    table::Table,
+    target::Target,
+};
 
 /// Starts the checks of a configuration. They end when the set is dropped.
 pub fn start(table: &Table) -> JoinSet<()> {
@@ -100,7 +104,7 @@ pub fn is_away(error: &io::Error) -> bool {
 /// Asks a target once.
 pub async fn ask(target: &Target, path: &str, limit: Duration) -> Result<(), Fault> {
     let asked = tokio::time::timeout(limit, async {
-        let stream = TcpStream::connect(target.address).await.map_err(|error| match is_away(&error) {
+        let stream = dial(target).await.map_err(|error| match is_away(&error) {
             true => Fault::Away(error),
             false => Fault::Ill(error.to_string()),
         })?;
@@ -114,7 +118,7 @@ pub async fn ask(target: &Target, path: &str, limit: Duration) -> Result<(), Fau
     }
 }
 
-async fn get(stream: TcpStream, target: &Target, path: &str) -> io::Result<StatusCode> {
+async fn get(stream: Stream, target: &Target, path: &str) -> io::Result<StatusCode> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(path)
         .header(header::HOST, target.address.to_string())

@@ -12,6 +12,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
+    dial::dial,
     health::{self, Fault},
     run::Gateway,
     target::{Group, Target},
@@ -137,7 +138,7 @@ async fn is_back(target: &Target, group: &Group) -> bool {
             asked.is_ok()
         }
         None => {
-            matches!(tokio::time::timeout(LOOK, tokio::net::TcpStream::connect(target.address)).await, Ok(Ok(_)))
+            matches!(tokio::time::timeout(LOOK, dial(target)).await, Ok(Ok(_)))
         }
     }
 }

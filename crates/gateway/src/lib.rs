@@ -12,6 +12,7 @@ mod access;
 mod body;
 mod config;
 mod conn;
+mod dial;
 mod error;
 mod forward;
 mod framing;

@@ -27,13 +27,11 @@ use hyper::{
     },
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     body::Upload,
+    dial::{Stream, dial},
     target::{Target, now_ms},
     worker::Worker,
 };
@@ -144,7 +142,7 @@ impl Lease {
             }
         }
         lease.reused = false;
-        match tokio::time::timeout(timeout, connect(target.address)).await {
+        match tokio::time::timeout(timeout, connect(target)).await {
             Ok(Ok(mut link)) => {
                 link.is_ready();
                 lease.link = Some(link);
@@ -232,9 +230,8 @@ impl Drop for Lease {
     }
 }
 
-async fn connect(address: SocketAddr) -> io::Result<Link> {
-    let stream = TcpStream::connect(address).await?;
-    let _ = stream.set_nodelay(true);
+async fn connect(target: &Target) -> io::Result<Link> {
+    let stream = dial(target).await?;
     let seen = Arc::new(AtomicU64::new(0));
     let io = TokioIo::new(Seen { stream, bytes: seen.clone(), deaf: false });
     let (sender, connection) = http1::handshake(io).await.map_err(io::Error::other)?;
@@ -247,7 +244,7 @@ async fn connect(address: SocketAddr) -> io::Result<Link> {
 /// hyper would give the answer up with the first error, so what the target no longer takes is dropped instead: reading
 /// comes to the answer, and then to the end or the same error.
 struct Seen {
-    stream: TcpStream,
+    stream: Stream,
     bytes: Arc<AtomicU64>,
     /// The target has closed: nothing reaches it.
     deaf: bool,
@@ -303,7 +300,11 @@ impl AsyncWrite for Seen {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| 0);
+        self.written(flushed, 0).map_ok(|_| ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -45,6 +45,8 @@ pub struct Gateway {
     pub log: Arc<AccessLog>,
     /// None: no spans are sent.
     pub spans: Option<Arc<Spans>>,
+    /// How we speak TLS with targets; None: we were handed no certificate.
+    client: Option<Arc<rustls::ClientConfig>>,
     pub places: Arc<Semaphore>,
     /// Requests that wait for an upstream to come back.
     pub held: AtomicUsize,
@@ -109,12 +111,15 @@ pub async fn run_with_log(
     let (log, writer) =
         AccessLog::start(config.access_log, context.clock.clone(), out).map_err(Error::io("start the access log"))?;
     let shipping = spans::start(&config, &mut context)?;
+    let client = context.client_tls().ok();
+    config::check_tls(&config, client.is_some())?;
     let gateway = Arc::new(Gateway {
         spans: shipping.as_ref().map(|(spans, _)| spans.clone()),
         places: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
         log,
         held: AtomicUsize::new(0),
-        table: ArcSwap::from_pointee(Table::new(config, None)),
+        table: ArcSwap::from_pointee(Table::new(config, None, client.as_ref())),
+        client,
         phase: watch::Sender::new(Phase::Serving),
         quick: AtomicU8::new(0),
     });
@@ -182,7 +187,8 @@ async fn drain(gateway: &Gateway, workers: &mut mpsc::Receiver<std::io::Result<(
 fn reload(gateway: &Gateway, path: &Path) -> Result<(), Error> {
     let file = service::read::<GatewayConfig>(path).map_err(Error::Read)?;
     config::check(&file.config)?;
-    let table = Table::new(file.config, Some(&gateway.table.load()));
+    config::check_tls(&file.config, gateway.client.is_some())?;
+    let table = Table::new(file.config, Some(&gateway.table.load()), gateway.client.as_ref());
     gateway.table.store(Arc::new(table));
     Ok(())
 }

@@ -29,14 +29,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// `config` was checked. Targets that `old` knows keep their state.
-    pub fn new(config: GatewayConfig, old: Option<&Self>) -> Self {
+    /// `config` was checked. Targets that `old` knows keep their state; `client` is how we speak TLS with targets.
+    pub fn new(config: GatewayConfig, old: Option<&Self>, client: Option<&Arc<rustls::ClientConfig>>) -> Self {
         let groups: BTreeMap<String, Arc<Group>> = config
             .upstreams
             .iter()
             .map(|(name, upstream)| {
                 let known = old.and_then(|o| o.groups.get(name));
-                (name.clone(), Arc::new(Group::new(name, upstream, known.map(AsRef::as_ref))))
+                (name.clone(), Arc::new(Group::new(name, upstream, known.map(AsRef::as_ref), client)))
             })
             .collect();
         let mut entries = Vec::new();
@@ -96,7 +96,7 @@ mod tests {
             let hosts = if host.is_empty() { vec![] } else { vec![host.to_owned()] };
             config.routes.push(Route { hosts, path: path.into(), to: to.into() });
         }
-        let table = Table::new(config, None);
+        let table = Table::new(config, None, None);
         let to = |host: &str, path: &str| table.route(host, path).map(|g| g.name.clone()).unwrap_or_default();
         assert_eq!(to("b", "/"), "root");
         assert_eq!(to("b", "/apis"), "root");

@@ -10,8 +10,9 @@ use std::{
 };
 
 use api::gateway::{Balance, HealthCheck};
+use rustls::pki_types::ServerName;
 
-use crate::hold::Held;
+use crate::{dial::Tls, hold::Held};
 
 /// How long a target that refused a connection is left out: doubled at each refusal, within these bounds.
 const EJECT_FIRST_MS: u64 = 250;
@@ -27,6 +28,8 @@ pub fn now_ms() -> u64 {
 #[derive(Debug)]
 pub struct Target {
     pub address: SocketAddr,
+    /// None: it speaks plainly.
+    pub tls: Option<Tls>,
     /// As the access log writes it.
     pub label: String,
     pub open: AtomicUsize,
@@ -40,9 +43,10 @@ pub struct Target {
 }
 
 impl Target {
-    fn new(upstream: &str, address: SocketAddr) -> Self {
+    fn new(upstream: &str, address: SocketAddr, tls: Option<Tls>) -> Self {
         Self {
             address,
+            tls,
             label: format!("{upstream} {address}"),
             open: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
@@ -95,13 +99,27 @@ pub struct Group {
 }
 
 impl Group {
-    /// Keeps those targets of `old` that stay.
-    pub fn new(name: &str, upstream: &api::gateway::Upstream, old: Option<&Self>) -> Self {
-        let known = |address: &SocketAddr| old.and_then(|g| g.targets.iter().find(|t| t.address == *address).cloned());
+    /// Keeps those targets of `old` that stay. `client` is how we speak TLS with those that want it.
+    pub fn new(
+        name: &str,
+        upstream: &api::gateway::Upstream,
+        old: Option<&Self>,
+        client: Option<&Arc<rustls::ClientConfig>>,
+    ) -> Self {
+        let tls = upstream.tls.as_ref().and_then(|name| {
+            let name = ServerName::try_from(name.clone()).ok()?;
+            Some(Tls { client: client?.clone(), name })
+        });
+        let same = |target: &Target, address: &SocketAddr| {
+            target.address == *address && target.tls.as_ref().map(|t| &t.name) == tls.as_ref().map(|t| &t.name)
+        };
+        let known = |address: &SocketAddr| old.and_then(|g| g.targets.iter().find(|t| same(t, address)).cloned());
         let targets = upstream.targets.iter();
         Self {
             name: name.into(),
-            targets: targets.map(|a| known(a).unwrap_or_else(|| Arc::new(Target::new(name, *a)))).collect(),
+            targets: targets
+                .map(|a| known(a).unwrap_or_else(|| Arc::new(Target::new(name, *a, tls.clone()))))
+                .collect(),
             health: upstream.health.clone(),
             held: Held::default(),
             balance: upstream.balance,
@@ -143,7 +161,7 @@ mod tests {
 
     fn group(balance: Balance) -> Group {
         let targets = (1..=3).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
-        Group::new("web", &api::gateway::Upstream { targets, balance, health: None }, None)
+        Group::new("web", &api::gateway::Upstream { targets, balance, ..Default::default() }, None, None)
     }
 
     #[test]

@@ -33,6 +33,7 @@ async fn run(folder: PathBuf, port: u16) -> anyhow::Result<()> {
         title: title.into(),
         redirect_uris: vec!["https://127.0.0.1:9/signin-oidc".into()],
         post_logout_redirect_uris: vec![],
+        ..Client::default()
     };
     let config = IdentityConfig {
         issuer: issuer.clone(),

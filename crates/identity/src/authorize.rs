@@ -24,14 +24,28 @@ struct Request {
 }
 
 /// The client and the exactly matching redirect URI of an authorisation request; a sentence if there are none.
-pub fn target<'a>(settings: &'a Settings, params: &Params) -> Result<(&'a Client, &'a str), &'static str> {
+pub fn target<'a>(settings: &'a Settings, params: &'a Params) -> Result<(&'a Client, &'a str), &'static str> {
     let client = params.get("client_id").and_then(|id| settings.clients.get(id));
     let client = client.ok_or("The application that sent you here is not known.")?;
     let asked =
         params.get("redirect_uri").ok_or("The application that sent you here did not say where to go back to.")?;
-    let uri = client.redirect_uris.iter().find(|uri| *uri == asked);
-    let uri = uri.ok_or("The application that sent you here named an address to go back to that is not registered.")?;
-    Ok((client, uri))
+    let same = |uri: &String| uri == asked || (client.native && differs_by_port(uri, asked));
+    if !client.redirect_uris.iter().any(same) {
+        return Err("The application that sent you here named an address to go back to that is not registered.");
+    }
+    Ok((client, asked))
+}
+
+/// Whether two plain loopback addresses differ by their port at most: a program listens where it finds room (RFC 8252, section
+/// 7.3).
+fn differs_by_port(known: &str, asked: &str) -> bool {
+    let without_port = |text: &str| {
+        let mut url = url::Url::parse(text).ok().filter(|url| url.scheme() == "http" && url.as_str() == text)?;
+        matches!(url.host(), Some(url::Host::Ipv4(ip)) if ip.is_loopback()).then_some(())?;
+        url.set_port(None).ok()?;
+        Some(url)
+    };
+    without_port(known).is_some_and(|known| without_port(asked).is_some_and(|asked| asked == known))
 }
 
 pub async fn begin(State(app): State<App>, Extension(visit): Extension<Arc<Visit>>) -> Result<Response, Error> {
@@ -150,6 +164,29 @@ impl Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_goes_back_to_its_own_machine_at_any_port_and_nowhere_else() {
+        let known = "http://127.0.0.1/";
+        for good in ["http://127.0.0.1/", "http://127.0.0.1:40123/"] {
+            assert!(differs_by_port(known, good), "{good}");
+        }
+        for bad in [
+            "https://127.0.0.1:40123/",
+            "http://127.0.0.2:40123/",
+            "http://127.0.0.1:40123/elsewhere",
+            "http://127.0.0.1:40123/?a=b",
+            "http://127.0.0.1:40123/#a",
+            "http://me@127.0.0.1:40123/",
+            "http://127.0.0.1:40123",
+            "http://127.1:40123/",
+            "http://localhost:40123/",
+            "http://127.0.0.1.example:40123/",
+            "http://127.0.0.1:99999/",
+        ] {
+            assert!(!differs_by_port(known, bad), "{bad}");
+        }
+    }
 
     proptest::proptest! {
         #[test]

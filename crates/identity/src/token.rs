@@ -53,6 +53,11 @@ pub async fn exchange(
             return Ok(*answer);
         }
     };
+    if let Some(resource) = params.get("resource")
+        && !client.resources.iter().any(|known| known == resource.trim_end_matches('/'))
+    {
+        return Ok(refuse(StatusCode::BAD_REQUEST, "invalid_target", "this client gets no tokens for that resource"));
+    }
     match params.get("grant_type") {
         Some("authorization_code") => by_code(&app, &settings, client, &params).await,
         Some("refresh_token") => by_refresh(&app, &settings, client, &params).await,
@@ -81,7 +86,11 @@ fn authenticate<'a>(
         }
         (Some(header), None) => form::basic(header).unwrap_or_else(|| (String::new(), Secret::new(""))),
         (None, Some(secret)) => (params.text("client_id").to_owned(), Secret::new(secret)),
-        (None, None) => (String::new(), Secret::new("")),
+        // It has none to keep; its code is bound to it by PKCE, which every client needs.
+        (None, None) => match settings.clients.get(params.text("client_id")) {
+            Some(client) if client.native => return Ok(client),
+            _ => (String::new(), Secret::new("")),
+        },
     };
     // Derived for any id, so that an unknown client takes as long as a wrong secret.
     let proved = app.client_secret(&id).matches(secret.expose());
@@ -113,7 +122,7 @@ async fn by_code(app: &App, settings: &Settings, client: &Client, params: &Param
             with_person(db, redeemed, &hash, now + life)
         })
         .await?;
-    finish(app, settings, client, redeemed, &refresh, "authorization_code").await
+    finish(app, settings, client, redeemed, &refresh, ("authorization_code", params.get("resource"))).await
 }
 
 async fn by_refresh(app: &App, settings: &Settings, client: &Client, params: &Params) -> Result<Response, Error> {
@@ -128,7 +137,7 @@ async fn by_refresh(app: &App, settings: &Settings, client: &Client, params: &Pa
             with_person(db, redeemed, &hash, now + life)
         })
         .await?;
-    finish(app, settings, client, redeemed, &refresh, "refresh_token").await
+    finish(app, settings, client, redeemed, &refresh, ("refresh_token", params.get("resource"))).await
 }
 
 enum Exchanged {
@@ -162,7 +171,7 @@ async fn finish(
     client: &Client,
     redeemed: Exchanged,
     refresh: &Secret,
-    by: &str,
+    (by, resource): (&str, Option<&str>),
 ) -> Result<Response, Error> {
     let object = format!("clients/{}", client.id);
     let (grant, person) = match redeemed {
@@ -191,14 +200,18 @@ async fn finish(
         }
         all.extend(person_claims(settings, &person, &grant.scope));
     }
-    let access_claims = json!({
-        "iss": settings.issuer, "sub": person.id, "aud": settings.issuer, "client_id": client.id,
-        "exp": now + ACCESS_TOKEN_SECONDS, "iat": now, "jti": Uuid::new_v4(), "scope": grant.scope,
-        "sid": grant.session, "grant": grant.id,
-    });
+    let access_claims = match resource {
+        Some(resource) => resource_claims(settings, client, &person, resource, now),
+        None => json!({
+            "iss": settings.issuer, "sub": person.id, "aud": settings.issuer, "client_id": client.id,
+            "exp": now + ACCESS_TOKEN_SECONDS, "iat": now, "jti": Uuid::new_v4(), "scope": grant.scope,
+            "sid": grant.session, "grant": grant.id,
+        }),
+    };
     let id_token = tokens::sign(&app.keys, Kind::Jwt, &id_claims)?;
     let access_token = tokens::sign(&app.keys, Kind::Access, &access_claims)?;
-    let detail = [("by", by.into()), ("session", grant.session.as_str().into())];
+    let audience = resource.unwrap_or(&settings.issuer);
+    let detail = [("by", by.into()), ("session", grant.session.as_str().into()), ("audience", audience.into())];
     app.record(&person.id, "token.mint", &object, Outcome::Ok, &detail).await?;
     let mut answer = json!({
         "access_token": access_token, "token_type": "Bearer", "expires_in": ACCESS_TOKEN_SECONDS,
@@ -208,6 +221,17 @@ async fn finish(
         answer["refresh_token"] = refresh.expose().into();
     }
     Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(answer)).into_response())
+}
+
+/// What the token of a person for another service says: who it is, and the groups that roles there are given to.
+fn resource_claims(settings: &Settings, client: &Client, person: &Person, resource: &str, now: i64) -> Value {
+    let groups = person_claims(settings, person, "groups").remove("groups").unwrap_or_default();
+    json!({
+        "iss": settings.issuer, "sub": person.id, "aud": resource.trim_end_matches('/'), "oid": person.id,
+        "tid": settings.tenant, "appid": client.id, "idtyp": "user", "scp": "user_impersonation",
+        "upn": person.email, "groups": groups, "exp": now + ACCESS_TOKEN_SECONDS, "iat": now, "nbf": now, "ver": "1.0",
+        "uti": Uuid::new_v4(),
+    })
 }
 
 /// What a scope tells of a person.

@@ -1,6 +1,10 @@
 //! The keeper's own way into the server: as administrator, by the unix socket.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use api::Secret;
 use tokio::sync::Mutex;
@@ -14,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Admin {
     socket_dir: PathBuf,
     port: u16,
-    password: Secret,
+    password: RwLock<Secret>,
     /// One connection that is kept for health and status, so that asking does not fill the log with comings and goings.
     /// Nothing else is done on it: a session keeps the memory of the largest thing it ever did.
     kept: Mutex<Option<Arc<Client>>>,
@@ -31,7 +35,7 @@ pub(crate) enum SignIn {
 
 impl Admin {
     pub fn new(socket_dir: PathBuf, port: u16, password: Secret) -> Self {
-        Self { socket_dir, port, password, kept: Mutex::default() }
+        Self { socket_dir, port, password: RwLock::new(password), kept: Mutex::default() }
     }
 
     /// A new connection to a database.
@@ -40,7 +44,7 @@ impl Admin {
             .host_path(&self.socket_dir)
             .port(self.port)
             .user("postgres")
-            .password(self.password.expose())
+            .password(self.password().expose())
             .dbname(database)
             .application_name("keeper")
             .connect_timeout(PATIENCE)
@@ -66,13 +70,29 @@ impl Admin {
     pub async fn has_password(&self, client: &Client) -> Result<bool, Error> {
         let stored = client.query_one("SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'", &[]).await;
         let stored: Option<String> = stored.map_err(Error::sql("look at the administrator's password"))?.get(0);
-        Ok(stored.is_some_and(|stored| scram::matches(&self.password, &stored)))
+        Ok(stored.is_some_and(|stored| scram::matches(&self.password(), &stored)))
     }
 
     /// Sets the administrator's password to ours.
     pub async fn set_password(&self, client: &mut Client) -> Result<(), Error> {
         let sql = Error::sql("set the administrator's password");
-        set_verifier(client, "ALTER ROLE postgres", &scram::verifier(&self.password)?).await.map_err(sql)
+        set_verifier(client, "ALTER ROLE postgres", &scram::verifier(&self.password())?).await.map_err(sql)
+    }
+
+    /// Has another password from now on. The server is told too, unless it `follows`: it then gets the change by the log.
+    /// Connections that are open stay.
+    pub async fn change_password(&self, new: Secret, follows: bool) -> Result<(), Error> {
+        if !follows {
+            let sql = || Error::sql("change the administrator's password");
+            let mut client = self.connect("postgres").await.map_err(sql())?;
+            set_verifier(&mut client, "ALTER ROLE postgres", &scram::verifier(&new)?).await.map_err(sql())?;
+        }
+        *self.password.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    fn password(&self) -> Secret {
+        self.password.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The kept connection, opened when it is first needed and when it was lost.

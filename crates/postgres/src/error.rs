@@ -39,6 +39,8 @@ pub enum Error {
     NoDatabase(String),
     #[error("a password must be 1 to 256 printable ASCII characters")]
     Password,
+    #[error("the certificate and its key are of no use")]
+    Certificate(#[source] service::tls::Error),
     #[error("role '{0}' owns objects of its own; drop or reassign them first")]
     OwnsObjects(String),
     #[error("the server is not ready: {0}")]

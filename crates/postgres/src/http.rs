@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use api::{
     backup::BackupRequest,
-    postgres::{PostgresHealth, RoleRequest},
+    context::Renewal,
+    postgres::{AdminPassword, PostgresHealth, RoleRequest},
 };
 use axum::{
     Extension, Json, Router,
@@ -26,8 +27,10 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
         .route("/pulse", get(pulse))
         .route("/lead", post(read_lead))
         .route("/rebuild", post(rebuild))
+        .route("/certificate", put(renew))
         .route("/roles/{name}", put(set_role).delete(remove_role))
         .route("/databases/{name}", put(set_database))
+        .route("/admin-password", put(change_admin_password))
         .route("/archive/{name}", post(archive))
         .route("/fetch/{name}", post(fetch))
         .route("/backups", get(backups))
@@ -73,6 +76,10 @@ async fn rebuild(State(keeper): State<Arc<Keeper>>) -> Response {
     done(Ok(()))
 }
 
+async fn renew(State(keeper): State<Arc<Keeper>>, Json(renewal): Json<Renewal>) -> Response {
+    done(keeper.renew(renewal))
+}
+
 async fn set_role(
     State(keeper): State<Arc<Keeper>>,
     Path(name): Path<String>,
@@ -96,6 +103,10 @@ async fn set_database(State(keeper): State<Arc<Keeper>>, Path(name): Path<String
         Ok((roles, admin)) => done(roles.set_database(admin, &name).await),
         Err(error) => refusal(&error),
     }
+}
+
+async fn change_admin_password(State(keeper): State<Arc<Keeper>>, Json(request): Json<AdminPassword>) -> Response {
+    done(keeper.change_admin_password(request.password).await)
 }
 
 async fn archive(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>) -> Response {
@@ -161,7 +172,7 @@ fn done(result: Result<(), Error>) -> Response {
 
 fn refusal(error: &Error) -> Response {
     let (status, code) = match error {
-        Error::Name { .. } | Error::Password => (StatusCode::BAD_REQUEST, "invalid"),
+        Error::Name { .. } | Error::Password | Error::Certificate(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NotArchived(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NoDatabase(_) | Error::NoBackups | Error::NoSegment(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::OwnsObjects(_) | Error::PointTaken(_) | Error::Differs { .. } | Error::OldTerm { .. } => {

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -11,11 +11,12 @@ use std::{
 
 use api::{
     Secret,
+    context::Renewal,
     member::{Lead, Pulse},
     postgres::PostgresStatus,
 };
 use service::Shutdown;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_postgres::Client;
 
 use crate::{
@@ -62,8 +63,10 @@ enum End {
 
 pub(crate) struct Keeper {
     checked: Checked,
-    cert: Secret,
-    key: Secret,
+    /// What the server shows: the first is what this process was handed, the next come by its control socket.
+    shown: Mutex<Renewal>,
+    /// Told when `shown` is another.
+    renewed: Notify,
     admin: Arc<Admin>,
     roles: Roles,
     /// None: the only server of its database.
@@ -87,8 +90,8 @@ impl Keeper {
         Self {
             backups,
             checked,
-            cert,
-            key,
+            shown: Mutex::new(Renewal { cert, key }),
+            renewed: Notify::new(),
             admin,
             roles: Roles::default(),
             member,
@@ -171,7 +174,15 @@ impl Keeper {
             Ended,
         }
         let watched = server.watch();
+        let renewals = async {
+            loop {
+                self.renewed.notified().await;
+                server.reload();
+                tracing::info!("the certificate was renewed");
+            }
+        };
         let event = tokio::select! {
+            never = renewals => never,
             result = serve => result.map_or_else(Event::Failed, Event::Turned),
             () = shutdown.asked() => Event::Asked,
             () = watched => Event::Ended,
@@ -287,7 +298,10 @@ impl Keeper {
             None => self.own_data(word).await?,
         };
         let replay = self.restore().map(|restore| restore.settings()).unwrap_or_default();
-        settings::write(checked, &self.cert, &self.key, door, &replay)?;
+        {
+            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            settings::write(checked, &shown.cert, &shown.key, door, &replay)?;
+        }
         if let (Some(member), Some(word), None) = (&self.member, word, follows) {
             // A server that was ended goes on waiting for whom its record names.
             let safe = if replica::is_standby(&checked.pgdata) { Vec::new() } else { member.safe_with() };
@@ -463,6 +477,20 @@ impl Keeper {
         }
     }
 
+    /// Shows another certificate from the next connection on; those that are open stay.
+    ///
+    /// # Errors
+    /// Certificate and key are no PEM or do not belong together, or could not be written; the old ones are shown then.
+    pub fn renew(&self, renewal: Renewal) -> Result<(), Error> {
+        service::Certificate::new(&renewal.cert, &renewal.key).map_err(Error::Certificate)?;
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        settings::write_certificate(&self.checked, &renewal.cert, &renewal.key)?;
+        *shown = renewal;
+        drop(shown);
+        self.renewed.notify_one();
+        Ok(())
+    }
+
     /// Everything at a glance; never fails.
     pub async fn status(&self) -> PostgresStatus {
         let mut status = PostgresStatus {
@@ -504,6 +532,12 @@ impl Keeper {
             State::Ready => Ok((&self.roles, &self.admin)),
             other => Err(Error::NotReady(format!("{other:?}"))),
         }
+    }
+
+    /// The administrator has another password from now on.
+    pub async fn change_admin_password(&self, new: Secret) -> Result<(), Error> {
+        let (_, admin) = self.roles()?;
+        admin.change_password(new, replica::is_standby(&self.checked.pgdata)).await
     }
 
     /// Adds what the disk has to do with it.

@@ -99,9 +99,14 @@ pub(crate) fn write(
     let conf = &checked.conf;
     replace(&conf.join("postgresql.conf"), settings(checked, further).as_bytes())?;
     replace(&conf.join("pg_ident.conf"), b"")?;
-    replace(&conf.join("server.crt"), cert.expose().as_bytes())?;
-    replace(&conf.join("server.key"), key.expose().as_bytes())?;
+    write_certificate(checked, cert, key)?;
     write_access(checked, door)
+}
+
+/// Writes certificate and key alone; the server reads them at SIGHUP, and keeps the old pair should they not fit.
+pub(crate) fn write_certificate(checked: &Checked, cert: &Secret, key: &Secret) -> Result<(), Error> {
+    replace(&checked.conf.join("server.crt"), cert.expose().as_bytes())?;
+    replace(&checked.conf.join("server.key"), key.expose().as_bytes())
 }
 
 /// Writes the access file alone; the server reads it at SIGHUP.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use api::{Secret, client::Client};
+use api::{Secret, client::Client, identity::AtTerminal};
 use http::header;
 
 use crate::{Miss, Site, miss, must};
@@ -182,6 +182,32 @@ impl Browser {
             .finish();
         let action = at.join(&action(&page.text)).map_err(|e| Miss::Failed(e.to_string()))?;
         self.follow(action.as_str(), Some(form)).await
+    }
+}
+
+impl Browser {
+    /// A token of this person for `resource`, as somebody at a terminal gets one: by signing in at the directory.
+    pub async fn token(&mut self, site: &Site, resource: &str) -> Result<Secret, Miss> {
+        let issuer = site.url(&site.first("identity")?)?;
+        // Nobody listens there: the redirect is read and not followed.
+        let asking = AtTerminal::new(9);
+        let (page, at) = self.follow(&asking.url(&issuer), None).await?;
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .append_pair("form", &page.field("form")?)
+            .append_pair("authorize", &page.field("authorize")?)
+            .append_pair("email", &self.email)
+            .append_pair("password", self.password.expose())
+            .finish();
+        let action = at.join(&action(&page.text)).map_err(|e| Miss::Failed(e.to_string()))?;
+        let kind = "application/x-www-form-urlencoded";
+        let page = self.send("POST", action.as_str(), kind, Some(form)).await?;
+        let back = at.join(page.header("location")).map_err(|e| Miss::Failed(e.to_string()))?;
+        let page = self.get(back.as_str()).await?;
+        let back = parse(page.header("location"))?;
+        let field = |name: &str| back.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        must!(field("state").as_deref() == Some(&asking.state), "the directory sends the person to {back}");
+        let code = field("code").ok_or_else(|| Miss::Failed(format!("no code: {:?}", field("error"))))?;
+        Ok(asking.redeem(&site.client(&issuer)?, &code, resource).await?)
     }
 }
 

@@ -35,11 +35,13 @@ pub struct Lab {
     /// The manifest of this run; a sabotage may have been laid on it.
     manifest: String,
     sites: Mutex<BTreeMap<String, Arc<Site>>>,
+    /// What a sabotage put into the sources, and in which file.
+    source: std::sync::OnceLock<(String, String)>,
 }
 
 impl Lab {
     pub fn new(host: Box<dyn Host>, folder: std::path::PathBuf, manifest: String) -> Self {
-        Self { folder, host, manifest, sites: Mutex::default() }
+        Self { folder, host, manifest, sites: Mutex::default(), source: std::sync::OnceLock::new() }
     }
 
     /// A file of the system, such as `checks/projects.toml`.
@@ -51,6 +53,16 @@ impl Lab {
     /// The system's folder.
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
+    }
+
+    /// From now on FILE of the system's sources ends with this text, wherever they are looked at; the file itself stays.
+    pub fn spoil_source(&self, file: &str, text: &str) {
+        let _ = self.source.set((file.to_owned(), text.to_owned()));
+    }
+
+    /// What [`Lab::spoil_source`] said.
+    pub fn spoilt_source(&self) -> Option<(String, String)> {
+        self.source.get().cloned()
     }
 
     /// The stamp, brought up at its first mention.

@@ -1,6 +1,7 @@
 //! Changes of a system under which checks must fail: `sabotages.toml` beside the claims. A sabotage never touches a check
 //! or what a check reads; it changes what is looked at.
 
+use api::supervisor::{LinkRequest, NetworkStatus};
 use serde::Deserialize;
 
 use crate::{Error, Lab, Ledger, Miss, Report, Site, outcome::Outcome, patched};
@@ -29,8 +30,22 @@ pub struct Spoil {
     /// The router of the stamp's closed network lets everything pass.
     #[serde(default)]
     pub bypass: bool,
+    /// These links of the stamp's closed network are cut, each between two workloads.
+    #[serde(default)]
+    pub cut: Vec<(String, String)>,
+    /// A file of the application's sources gets this text at its end.
+    pub source: Option<Planted>,
     /// The port of this workload is open on the machine's own network as well: we forward it.
     pub forward: Option<String>,
+    /// Somebody in one workload's place speaks to another without TLS, again and again.
+    pub plain: Option<Plain>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plain {
+    pub from: String,
+    pub to: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -42,11 +57,29 @@ pub struct Prepend {
     pub text: String,
 }
 
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planted {
+    /// From the system's folder, such as `src/domain.rs`.
+    pub file: String,
+    pub text: String,
+}
+
 /// All sabotages of a system.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sabotages {
     pub sabotage: Vec<Sabotage>,
+    /// Rows with a check that no sabotage makes fail, and why.
+    #[serde(default)]
+    pub without: Vec<Without>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Without {
+    pub claim: String,
+    pub why: String,
 }
 
 impl Sabotages {
@@ -61,7 +94,8 @@ impl Sabotages {
     /// Rows that a sabotage names and that the ledger does not have.
     pub fn strangers<'a>(&'a self, ledger: &Ledger) -> Vec<&'a str> {
         let known = |id: &str| ledger.rows.iter().any(|r| r.id == id);
-        self.sabotage.iter().flat_map(|s| &s.fails).map(String::as_str).filter(|id| !known(id)).collect()
+        let named = self.sabotage.iter().flat_map(|s| &s.fails).chain(self.without.iter().map(|w| &w.claim));
+        named.map(String::as_str).filter(|id| !known(id)).collect()
     }
 
     /// Rows that have a check and that no sabotage makes fail.
@@ -73,8 +107,18 @@ impl Sabotages {
 
 impl Sabotage {
     /// The manifest with this sabotage laid on.
+    ///
+    /// # Errors
+    /// It would be refused: with it nothing comes up, so that every row fails and none of them says anything.
     pub fn manifest(&self, manifest: &str) -> Result<String, Error> {
-        self.spoil.manifest.as_ref().map_or_else(|| Ok(manifest.into()), |changes| patched(manifest, changes))
+        let Some(changes) = &self.spoil.manifest else { return Ok(manifest.into()) };
+        let text = patched(manifest, changes)?;
+        if let Err(faults) = model::Manifest::parse(&text) {
+            let first = faults.first().map(|fault| fault.message.clone()).unwrap_or_default();
+            let what = format!("`{}`: the manifest is refused: {first}", self.name);
+            return Err(Error::File { file: "sabotages.toml".into(), what });
+        }
+        Ok(text)
     }
 
     /// What is spoilt once a stamp is up.
@@ -83,6 +127,9 @@ impl Sabotage {
             let site = lab.site(stamp).await?;
             as_owner(&site, sql).await?;
         }
+        if let Some(planted) = &self.spoil.source {
+            lab.spoil_source(&planted.file, &planted.text);
+        }
         if self.spoil.bypass {
             let site = lab.site(stamp).await?;
             let place = site.status.resources.iter().find_map(|r| r.place.as_ref());
@@ -90,9 +137,19 @@ impl Sabotage {
             let folder = folder.ok_or_else(|| Miss::Failed(format!("{stamp} has no closed network")))?;
             drivers::network::Network::at(folder.to_owned()).bypass()?;
         }
+        for (one, other) in &self.spoil.cut {
+            let site = lab.site(stamp).await?;
+            let api::supervisor::StampRef { system, stamp } = site.of();
+            let cut = LinkRequest { system, stamp, one: one.clone(), other: other.clone(), loses: 100 };
+            let _: NetworkStatus = site.supervisor.post("/network", &cut).await?;
+        }
         if let Some(workload) = &self.spoil.forward {
             let site = lab.site(stamp).await?;
             forward(&site, workload).await?;
+        }
+        if let Some(plain) = &self.spoil.plain {
+            let site = lab.site(stamp).await?;
+            speak_plainly(&site, plain)?;
         }
         if let Some(prepend) = &self.spoil.prepend {
             let site = lab.site(stamp).await?;
@@ -157,6 +214,26 @@ async fn forward(site: &Site, workload: &str) -> Result<(), Miss> {
     Ok(())
 }
 
+/// Says the same in the clear from the place of one workload to another, for as long as we run.
+fn speak_plainly(site: &Site, plain: &Plain) -> Result<(), Miss> {
+    let place = site.status.resources.iter().find(|r| r.name == plain.from).and_then(|r| r.place.as_ref());
+    let place = place.ok_or_else(|| Miss::Failed(format!("{} has no place in a closed network", plain.from)))?;
+    let (path, to) = (place.namespace.clone(), site.address(&plain.to)?);
+    tokio::spawn(async move {
+        loop {
+            let path = path.clone();
+            let said = move || {
+                use std::io::Write as _;
+                drivers::network::namespace::connect(&path, to)?.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            };
+            // The stamp may be gone, or away for a moment.
+            let _ = tokio::task::spawn_blocking(said).await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    });
+    Ok(())
+}
+
 /// Runs statements as the owner of the schema: a role of its own for this, made by the keeper.
 /// Runs a statement as an owner of the database.
 pub async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
@@ -183,4 +260,35 @@ pub async fn as_owner(site: &Site, sql: &str) -> Result<(), Miss> {
     let client = crate::sql::connect_by(&text, &way).await?;
     client.batch_execute(sql).await?;
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_has_a_sabotage_or_says_why_not() {
+        let systems = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systems");
+        for entry in std::fs::read_dir(systems).unwrap() {
+            let folder = entry.unwrap().path();
+            let (Ok(claims), Ok(sabotages)) = (
+                std::fs::read_to_string(folder.join("claims.toml")),
+                std::fs::read_to_string(folder.join("sabotages.toml")),
+            ) else {
+                continue;
+            };
+            let ledger = Ledger::parse("claims.toml", &claims).unwrap();
+            let all = Sabotages::parse(&sabotages).unwrap();
+            assert_eq!(all.strangers(&ledger), Vec::<&str>::new(), "{}", folder.display());
+            let without: Vec<&str> = all.without.iter().map(|w| w.claim.as_str()).collect();
+            let mut unpaired = all.unpaired(&ledger);
+            unpaired.sort_unstable();
+            assert_eq!(unpaired, without, "{}: `[[without]]` in the order of the rows", folder.display());
+            let manifest = std::fs::read_to_string(folder.join("system.toml")).unwrap();
+            for sabotage in &all.sabotage {
+                sabotage.manifest(&manifest).unwrap();
+            }
+        }
+    }
 }

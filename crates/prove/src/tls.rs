@@ -90,8 +90,8 @@ pub async fn shakes(
 }
 
 /// The certificate an address shows, valid now by the CA of `ca_pem`: SHA-256 of its DER, hex.
-pub async fn leaf(way: &Way, ca_pem: &[u8]) -> Result<String, Miss> {
-    let stream = shaken(way, Before::Nothing, &rustls::version::TLS13, ca_pem).await?;
+pub async fn leaf(way: &Way, before: Before, ca_pem: &[u8]) -> Result<String, Miss> {
+    let stream = shaken(way, before, &rustls::version::TLS13, ca_pem).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     Ok(crate::inside::sha256(chain.first().map(AsRef::as_ref).unwrap_or_default()))
 }
@@ -127,7 +127,11 @@ async fn shaken(
 
 /// What a server says to `bytes` sent without TLS: the first bytes of its answer, empty if it closed.
 pub async fn plain(way: &Way, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
-    let mut stream = timed(way.connect()).await??;
+    plain_at(timed(way.connect()).await??, bytes).await
+}
+
+/// As [`plain`], on a connection that is there.
+pub async fn plain_at(mut stream: TcpStream, bytes: &[u8]) -> Result<Vec<u8>, Miss> {
     stream.write_all(bytes).await?;
     let mut answer = vec![0; 4096];
     // A reset says as much as an end.

@@ -133,6 +133,11 @@ impl Context {
         tls::showing(self.certificate()?, alpn, min_13)
     }
 
+    /// The TLS client configuration for parts of this stamp that ask who calls: it shows the certificate of this role.
+    pub fn client_tls(&self) -> Result<Arc<rustls::ClientConfig>, tls::Error> {
+        tls::client(self.certificate()?, &self.ca_pem)
+    }
+
     /// The certificate this role shows, the same at each call.
     fn certificate(&self) -> Result<Certificate, tls::Error> {
         if let Some(certificate) = self.shown.get() {

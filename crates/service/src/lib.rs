@@ -6,7 +6,7 @@
 
 pub mod answer;
 mod caller;
-mod certificate;
+pub mod certificate;
 mod clock;
 mod context;
 mod listen;

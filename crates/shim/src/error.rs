@@ -19,6 +19,8 @@ pub enum Error {
     Inherit(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not open the identity endpoint")]
     Endpoint(#[source] std::io::Error),
+    #[error("could not stand in front of the workload")]
+    Front(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not start {program}")]
     Spawn {
         program: String,

@@ -8,6 +8,7 @@
 mod child;
 mod endpoint;
 mod error;
+mod front;
 mod log;
 mod peer;
 mod proc;

@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     Error, child, endpoint,
+    front::Front,
     log::{LINE_BYTES, Log, Stream},
     references, ship,
     tokens::Tokens,
@@ -62,6 +63,7 @@ struct Shim {
     identity_env: BTreeMap<String, String>,
     log: Log,
     shipping: Option<mpsc::Sender<ship::Line>>,
+    front: Option<Front>,
     clock: Clock,
     status: ShimStatus,
 }
@@ -119,6 +121,10 @@ impl Shim {
             let listener = tokio::net::UnixListener::from_std(listener).map_err(|e| Error::Inherit(e.into()))?;
             tokio::spawn(control_socket(listener, questions.clone()));
         }
+        let front = match &config.front {
+            Some(front) => Some(Front::start(front, &ca, &mut secrets, &mut listeners)?),
+            None => None,
+        };
         let log = Log::open(config.log_dir.clone(), config.log_bytes, config.log_files);
         let shim = Self {
             role_secrets: (!config.pass_secrets.is_empty()).then_some(role_secrets),
@@ -127,6 +133,7 @@ impl Shim {
             identity_env,
             log,
             shipping,
+            front,
             clock,
             status: ShimStatus { shim_pid: std::process::id(), ..ShimStatus::default() },
             config,
@@ -180,6 +187,10 @@ impl Shim {
                     });
                     if !self.config.keep_orphans || matches!(wish, Some(Wish::Stop)) {
                         self.kill_orphans().await;
+                    }
+                    if let (Some(front), Some(Wish::Stop)) = (&self.front, &wish) {
+                        // With us ends what passes its last words on.
+                        front.drain().await;
                     }
                     let code = exit.code().unwrap_or_else(|| 128 + exit.signal().unwrap_or(0));
                     match wish {

@@ -189,6 +189,14 @@ pub enum Verb {
         #[arg(long)]
         release: Option<String>,
     },
+    /// Sign in with a browser and print a token of yours, for what speaks to the vault as you
+    Token {
+        #[command(flatten)]
+        of: Of,
+        /// What the token is for
+        #[arg(long, default_value = "https://vault.azure.net")]
+        resource: String,
+    },
     /// Show a stamp's closed network: who may talk to whom, what was refused; cut its links, heal them
     Network {
         #[command(flatten)]
@@ -329,6 +337,15 @@ pub enum SecretVerb {
     },
     /// Print a secret's value on standard output; recorded like every other reading of it
     Show {
+        #[command(flatten)]
+        of: Of,
+        name: String,
+        /// The vault, where there is more than one
+        #[arg(long)]
+        vault: Option<String>,
+    },
+    /// Give a secret that the stamp has made itself another value; the old one opens nothing any more
+    Rotate {
         #[command(flatten)]
         of: Of,
         name: String,

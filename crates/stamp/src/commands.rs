@@ -20,6 +20,7 @@ mod query;
 mod restore;
 mod serve;
 mod status;
+mod token;
 mod traces;
 mod up;
 
@@ -77,8 +78,12 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Secret { verb: SecretVerb::Show { of, name, vault } } => {
                 people::show_secret(&of, name, vault, json).await
             }
+            Verb::Token { of, resource } => token::run(&of, &resource, json).await,
             Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
                 people::set_secret(&of, name, vault, json).await
+            }
+            Verb::Secret { verb: SecretVerb::Rotate { of, name, vault } } => {
+                people::rotate_secret(&of, name, vault, json).await
             }
             Verb::Backup { of, resource, point } => backup::run(&of, resource, point, json).await,
             Verb::Backups { of, resource, verify: true } => restore::verify(&of, resource, json).await,

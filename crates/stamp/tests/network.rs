@@ -181,3 +181,37 @@ fn two_stamps_have_the_same_addresses_and_nothing_in_common() {
     stage.stamp(&["destroy", NAME, "--stamp", "staging", "--yes"]).ok();
     assert_eq!(left(&stage), Vec::<PathBuf>::new());
 }
+
+/// A system that had no network of its own is given one: what its vault holds leads to where everything is now.
+#[test]
+fn a_network_that_is_closed_later_takes_the_data_along() {
+    let Some(stage) = stage() else { return };
+    let folder = stage.scratch().join("open");
+    std::fs::create_dir(&folder).unwrap();
+    let text = std::fs::read_to_string(Path::new(SYSTEM).join("system.toml")).unwrap();
+    let (mut open, mut in_network) = (String::new(), false);
+    for line in text.lines() {
+        if line.starts_with('[') {
+            in_network = line.starts_with("[network");
+        }
+        if !in_network && !line.starts_with("subnet ") {
+            open.push_str(line);
+            open.push('\n');
+        }
+    }
+    let manifest = folder.join("system.toml");
+    std::fs::write(&manifest, open).unwrap();
+    stage.stamp(&["up", folder.to_str().unwrap()]).ok();
+    let before = stage.ready(NAME, "dev");
+    assert!(before.resources.iter().all(|r| r.place.is_none()), "{before:?}");
+    std::fs::write(&manifest, text).unwrap();
+    stage.stamp(&["up", folder.to_str().unwrap()]).ok();
+    let after = stage.ready(NAME, "dev");
+    let (database, _) = place(&after, "postgres.main");
+    reaches(&stage, "dev", "web", (database, 5432)).unwrap();
+    let client = stage.client(&after, &after.urls["edge"]);
+    wait_until("it serves with its database", Duration::from_secs(20), || match health(&client)? {
+        200 => Ok(()),
+        status => Err(format!("/health answers {status}")),
+    });
+}

@@ -265,6 +265,10 @@ async fn migrate(
 ) -> Result<Done, Error> {
     let Some(composed) = scene.migrations.get(service) else { return Ok(Done::default()) };
     let workload = composed.workload.clone();
+    let gate = {
+        let (ground, scene, service) = (ground.clone(), scene.clone(), service.clone());
+        blocking(move || network::Gate::open(ground, scene, service)).await?
+    };
     let place_one = {
         let (ground, scene, service) = (ground.clone(), scene.clone(), service.clone());
         move || {
@@ -280,6 +284,7 @@ async fn migrate(
         let (ground, scene, workload) = (ground.clone(), scene.clone(), workload.clone());
         blocking(move || place::stop(&ground, &scene.layout, &workload)).await
     };
+    let shut = blocking(move || gate.close()).await;
     match waited {
         Err(Error::KeepsEnding { how, tail, .. }) => {
             return Err(Error::Migration { service: service.to_string(), how, tail });
@@ -287,6 +292,7 @@ async fn migrate(
         other => other?,
     }
     stopped?;
+    shut?;
     ground.journal.set_fact(&scene.row.system, &scene.row.stamp, &format!("migrated/{service}"), &composed.digest())?;
     Ok(Done::default())
 }

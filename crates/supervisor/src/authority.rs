@@ -150,8 +150,25 @@ impl Authority {
         Ok(key)
     }
 
-    /// A server certificate and key (PEM) for these names and this address, from an hour ago until `life` is over.
-    pub fn issue(&self, names: &[String], address: IpAddr, life: Duration) -> Result<(Secret, Secret), Error> {
+    /// Puts another key in the place of the one called `name`.
+    pub fn replace(&self, name: &str, key: &Secret) -> Result<(), Error> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = keys.clone();
+        changed.insert(name.to_owned(), key.clone());
+        self.save(&changed)?;
+        *keys = changed;
+        Ok(())
+    }
+
+    /// A certificate and key (PEM) for these names and this address, from an hour ago until `life` is over: to be shown as a
+    /// server, and, if `calls`, as a client too.
+    pub fn issue(
+        &self,
+        names: &[String],
+        address: IpAddr,
+        life: Duration,
+        calls: bool,
+    ) -> Result<(Secret, Secret), Error> {
         let shown = names.first().cloned().unwrap_or_else(|| address.to_string());
         let failed = |source| Error::Certificate { name: shown.clone(), source };
         let key = KeyPair::generate().map_err(failed)?;
@@ -165,6 +182,9 @@ impl Authority {
         params.distinguished_name = name;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if calls {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = validity(life);
         let cert = params.signed_by(&key, &self.issuer).map_err(failed)?;

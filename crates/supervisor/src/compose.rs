@@ -15,7 +15,7 @@ use api::{
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     registry::{Grant, RegistryConfig, RegistryRole, Tier},
-    shim::{IdentityEndpoint, ShimConfig, StopSignal},
+    shim::{FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
     telemetry::TelemetryConfig,
     vault::{Assignment, VaultConfig, VaultRole},
 };
@@ -212,6 +212,7 @@ impl Composer<'_> {
     ) -> Result<ShimConfig, Error> {
         let workload = id.to_string();
         let mut shim = self.service(id, service, &workload)?.shim;
+        shim.front = None;
         shim.run = command.to_vec();
         shim.directory = directory.into();
         shim.foreground = true;
@@ -222,7 +223,6 @@ impl Composer<'_> {
         let Source::Run(run) = &service.program.source else {
             return Err(Error::NotBuilt(format!("{id}'s image (processes, not containers yet)")));
         };
-        let ip = self.layout.ip(workload)?;
         let port = service.port.map(|p| self.layout.port(p));
         let mut shim = self.shim(workload, id, &id.to_string())?;
         shim.run = self.program(workload, run)?;
@@ -230,20 +230,28 @@ impl Composer<'_> {
         shim.env = self.environment(workload, &service.env, port)?;
         shim.unresolved_as_text = service.unresolved == Unresolved::Text;
         shim.stop_grace_ms = service.stop_grace.as_millis() as u64;
+        let inner = self.layout.inner(workload)?;
         let ready = match (port, &service.health) {
-            (Some(port), Some(path)) => Ready::Http { at: at(ip, port), path: path.clone() },
-            (Some(port), None) => Ready::Port(at(ip, port)),
+            (Some(port), Some(path)) => Ready::Http { at: at(inner, port), path: path.clone() },
+            (Some(port), None) => Ready::Port(at(inner, port)),
             (None, _) => Ready::Running,
         };
+        let (mut listeners, mut tls_names) = (Vec::new(), Vec::new());
+        if let Some(port) = port.filter(|_| self.layout.closed.is_some()) {
+            // Nothing crosses a network in the clear: the shim ends TLS at the workload's address.
+            shim.front = Some(Front { to: at(inner, port), clients: self.callers(id) });
+            listeners.push((FRONT.to_owned(), at(self.layout.ip(workload)?, self.layout.https_port(Kind::Service))));
+            tls_names.push(self.layout.name(id));
+        }
         Ok(Composed {
             workload: workload.into(),
             shim,
             role: None,
-            listeners: Vec::new(),
+            control: !listeners.is_empty(),
+            listeners,
             doors: Vec::new(),
-            control: false,
             keys: Vec::new(),
-            tls_names: Vec::new(),
+            tls_names,
             limits: self.limits(&Resource::Service(service.clone())),
             ready,
             start_within: service.start_within,
@@ -251,6 +259,16 @@ impl Composer<'_> {
             template: None,
             folders: Vec::new(),
         })
+    }
+
+    /// Whose certificates a service's front asks for: the edge's, where nobody else calls it. Applications have none to show.
+    fn callers(&self, id: &ResourceId) -> Vec<String> {
+        let calls =
+            |other: &ResourceId| other.kind == Kind::Service && other != id && self.system.needs(other).contains(id);
+        if self.system.edge().is_none() || self.system.resources.keys().any(calls) {
+            return Vec::new();
+        }
+        vec![self.layout.name(&ResourceId::edge())]
     }
 
     fn role<C: serde::Serialize>(
@@ -407,6 +425,7 @@ impl Composer<'_> {
             ca: self.layout.ca(),
             hosts: self.layout.hosts(self.system)?,
             unresolved_as_text: false,
+            front: None,
         })
     }
 
@@ -439,7 +458,7 @@ impl Composer<'_> {
         for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
             set(name, bundle.clone());
         }
-        if let Ok(ip) = self.layout.ip(workload) {
+        if let Ok(ip) = self.layout.inner(workload) {
             set("LISTEN_ADDRESS", ip.to_string());
             if let Some(port) = port {
                 set("PORT", port.to_string());
@@ -485,7 +504,11 @@ impl Composer<'_> {
                 format!("InstrumentationKey={INGEST_KEY};IngestionEndpoint={}/", layout.url(id)?)
             }
             (Kind::Service, Output::Url) => {
-                format!("http://{}:{}", layout.reach(id)?, self.service_port(id))
+                if layout.closed.is_some() {
+                    layout.named_url(id)
+                } else {
+                    format!("http://{}:{}", layout.reach(id)?, self.service_port(id))
+                }
             }
             (_, Output::Host) => layout.reach(id)?,
             (Kind::Postgres, Output::Port) => match self.system.resources.get(id) {
@@ -498,7 +521,11 @@ impl Composer<'_> {
         })
     }
 
+    /// The port at which others reach a service.
     fn service_port(&self, id: &ResourceId) -> u16 {
+        if self.layout.closed.is_some() {
+            return self.layout.https_port(Kind::Service);
+        }
         match self.system.resources.get(id) {
             Some(Resource::Service(s)) => s.port.map_or(0, |p| self.layout.port(p)),
             _ => 0,
@@ -522,7 +549,8 @@ impl Composer<'_> {
                 fall: 2,
                 rise: 1,
             });
-            upstreams.insert(route.to.to_string(), Upstream { targets, health, ..Upstream::default() });
+            let tls = self.layout.closed.is_some().then(|| self.layout.name(&route.to));
+            upstreams.insert(route.to.to_string(), Upstream { targets, health, tls, ..Upstream::default() });
             routes.push(Route { hosts: route.hosts.clone(), path: route.path.clone(), to: route.to.to_string() });
         }
         let standard = EdgeBounds::default();
@@ -566,6 +594,7 @@ impl Composer<'_> {
             url: self.layout.named_url(id),
             soft_delete_days: days(vault.soft_delete),
             purge_protection: vault.purge_protection,
+            premium: vault.premium,
             assignments,
             ..VaultConfig::default()
         }
@@ -602,7 +631,7 @@ impl Composer<'_> {
 
     fn identity(&self, id: &ResourceId, identity: &model::resource::Identity) -> Result<IdentityConfig, Error> {
         let edge = self.system.edge().map(|_| self.layout.url(&ResourceId::edge())).transpose()?.unwrap_or_default();
-        let clients = identity
+        let mut clients: Vec<Client> = identity
             .clients
             .iter()
             .map(|(name, client)| Client {
@@ -610,8 +639,20 @@ impl Composer<'_> {
                 title: client.title.clone(),
                 redirect_uris: client.redirect.iter().map(|p| format!("{edge}{p}")).collect(),
                 post_logout_redirect_uris: client.sign_out.iter().map(|p| format!("{edge}{p}")).collect(),
+                ..Client::default()
             })
             .collect();
+        // A person at a terminal: `stamp token`.
+        if !identity.clients.contains_key(api::identity::TERMINAL) {
+            clients.push(Client {
+                id: api::identity::TERMINAL.into(),
+                title: "stamp, at a terminal of this machine".into(),
+                redirect_uris: vec!["http://127.0.0.1/".into()],
+                native: true,
+                resources: vec!["https://vault.azure.net".into()],
+                ..Client::default()
+            });
+        }
         let mut workloads: BTreeSet<String> = BTreeSet::from([OPERATOR.to_owned()]);
         for (service, declared) in self.system.services() {
             workloads.insert(service.to_string());

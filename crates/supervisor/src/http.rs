@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    BackupOf, BuildRequest, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest, SecretRef,
-    SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
+    BackupOf, BuildRequest, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest,
+    RotateRequest, SecretRef, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest,
+    Version,
 };
 use axum::{
     Json, Router,
@@ -25,7 +26,7 @@ use crate::{
     backups, exec, failover, images,
     journal::StampRow,
     layout::Layout,
-    network, people, reconcile, recovery, region, secrets,
+    network, people, reconcile, recovery, region, rotate, secrets,
     stamp::{Feed, Ground},
     status,
 };
@@ -48,6 +49,7 @@ pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
         .route("/secret", post(set_secret))
         .route("/secret/show", post(show_secret))
         .route("/build", post(build))
+        .route("/secret/rotate", post(rotate_secret))
         .route("/user", post(add_user))
         .route("/token", post(give_token))
         .route("/backup", post(back_up))
@@ -207,19 +209,10 @@ async fn one_vault(
 ) -> Result<(ResourceId, api::client::Client), Error> {
     let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let wanted = wanted.map(|v| v.trim_start_matches("vault."));
-    let vaults: Vec<ResourceId> =
-        system.vaults().map(|(id, _)| id.clone()).filter(|id| wanted.is_none_or(|w| w == id.name)).collect();
-    let [vault] = vaults.as_slice() else {
-        let known: Vec<String> = system.vaults().map(|(id, _)| id.name.clone()).collect();
-        return Err(Error::Asked {
-            what: "the vault is not clear".into(),
-            hint: Some(format!("name it with --vault: {}", known.join(", "))),
-        });
-    };
+    let vault = secrets::the_vault(&system, wanted)?;
     let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
-    let client = secrets::vault_client(ground, &layout, &authority, &system, vault).await?;
-    Ok((vault.clone(), client))
+    let client = secrets::vault_client(ground, &layout, &authority, &system, &vault).await?;
+    Ok((vault, client))
 }
 
 /// The value goes over this socket only, whose owner holds the key it is sealed under.
@@ -239,6 +232,11 @@ async fn show_secret(State(ground): Shared, Json(request): Json<SecretRef>) -> R
 async fn build(State(ground): Shared, Json(request): Json<BuildRequest>) -> Result<Response, Refusal> {
     let row = row(&ground, &request.system, &request.stamp)?;
     Ok(Json(images::build(&ground, &row, &request).await?).into_response())
+}
+
+async fn rotate_secret(State(ground): Shared, Json(request): Json<RotateRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    Ok(Json(rotate::rotate(&ground, &row, &request).await?).into_response())
 }
 
 async fn add_user(State(ground): Shared, Json(request): Json<UserRequest>) -> Result<Response, Refusal> {

@@ -124,6 +124,15 @@ impl Layout {
         self.public(workload).map_or_else(|| self.ip(workload), Ok)
     }
 
+    /// Where a service's program listens: in a closed network on its loopback, behind the shim that ends TLS.
+    pub fn inner(&self, workload: &str) -> Result<Ipv4Addr, Error> {
+        match &self.closed {
+            None => self.outer(workload),
+            // One that has no place there has no inside either.
+            Some(closed) => closed.ip(workload).map(|_| Ipv4Addr::LOCALHOST),
+        }
+    }
+
     /// The file that keeps the workload's own network, if it has one.
     pub fn namespace(&self, workload: &str) -> Option<PathBuf> {
         self.closed.as_ref().map(|closed| closed.network.namespace(workload))

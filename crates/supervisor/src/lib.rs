@@ -31,6 +31,7 @@ mod reconcile;
 mod recovery;
 mod region;
 mod renew;
+mod rotate;
 mod run;
 mod secrets;
 mod shims;

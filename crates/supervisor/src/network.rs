@@ -7,6 +7,7 @@ mod links;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::{Arc, PoisonError},
 };
 
 use drivers::network::{Flow, Network, Seat};
@@ -14,10 +15,11 @@ use model::{ResourceId, System, plan, system::Network as Declared, unit::Cidr};
 use serde::{Deserialize, Serialize};
 
 use flows::flows_of;
-pub use links::{forget_links, link, spoil_again, status};
+pub use links::{forget_links, link, spoil_again, status, trouble};
 
 use crate::{
     Error, Home,
+    apply::Scene,
     compose::Composed,
     journal::{Journal, StampRow},
     layout::{self, Layout},
@@ -93,7 +95,13 @@ impl Closed {
     }
 
     /// Makes the network, or what is missing of it, and lets the declared flows pass.
-    pub fn ensure(&self, layout: &Layout, system: &System, composed: &[&Composed]) -> Result<(), Error> {
+    pub fn ensure(
+        &self,
+        layout: &Layout,
+        system: &System,
+        composed: &[&Composed],
+        migrating: &BTreeSet<ResourceId>,
+    ) -> Result<(), Error> {
         let mut seats = Vec::new();
         for one in composed {
             seats.push(Seat {
@@ -103,13 +111,67 @@ impl Closed {
                 public: layout.public(&one.workload),
             });
         }
-        let mut flows: Vec<Flow> = Vec::new();
-        for declared in flows_of(system, layout)? {
-            flows.push(declared.flow(layout)?);
+        self.network.ensure(&seats, &open_flows(layout, system, migrating)?).map_err(Error::Network)
+    }
+}
+
+/// The flows that pass now.
+fn open_flows(layout: &Layout, system: &System, migrating: &BTreeSet<ResourceId>) -> Result<Vec<Flow>, Error> {
+    let mut flows: Vec<Flow> = Vec::new();
+    for declared in flows_of(system, layout)?.iter().filter(|declared| declared.is_open(migrating)) {
+        flows.push(declared.flow(layout)?);
+    }
+    flows.sort_unstable();
+    flows.dedup();
+    Ok(flows)
+}
+
+/// The way of a migration to its databases, open as long as this lives.
+pub struct Gate {
+    ground: Arc<Ground>,
+    scene: Arc<Scene>,
+    service: ResourceId,
+    /// Closed in order already.
+    closed: bool,
+}
+
+impl Gate {
+    /// Opens it.
+    pub fn open(ground: Arc<Ground>, scene: Arc<Scene>, service: ResourceId) -> Result<Self, Error> {
+        // From here on it is closed again, whatever happens.
+        let gate = Self { ground, scene, service, closed: false };
+        gate.turn(true)?;
+        Ok(gate)
+    }
+
+    /// Closes it; an end that comes unasked closes it as well, and cannot say that it failed.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.closed = true;
+        self.turn(false)
+    }
+
+    fn turn(&self, open: bool) -> Result<(), Error> {
+        let stamp = self.ground.stamp(&self.scene.row.system, &self.scene.row.stamp);
+        // Held while the router is told: two that turn at once would undo each other.
+        let mut migrating = stamp.migrating.lock().unwrap_or_else(PoisonError::into_inner);
+        if open {
+            migrating.insert(self.service.clone());
+        } else {
+            migrating.remove(&self.service);
         }
-        flows.sort_unstable();
-        flows.dedup();
-        self.network.ensure(&seats, &flows).map_err(Error::Network)
+        let Some(closed) = &self.scene.layout.closed else { return Ok(()) };
+        let flows = open_flows(&self.scene.layout, &self.scene.system, &migrating)?;
+        closed.network.allow(&flows).map_err(Error::Network)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if !self.closed
+            && let Err(error) = self.turn(false)
+        {
+            tracing::warn!(error = crate::error::chain(&error), "the way of a migration is closed at the next `up`");
+        }
     }
 }
 

@@ -256,7 +256,9 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     }
     if let Some(closed) = &layout.closed {
         let all: Vec<_> = composed.iter().chain(migrations.values()).collect();
-        closed.ensure(&layout, &system, &all)?;
+        let state = ground.stamp(&row.system, &row.stamp);
+        let migrating = state.migrating.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        closed.ensure(&layout, &system, &all, &migrating)?;
         network::spoil_again(ground, row, &layout)?;
     }
     Ok(Scene { row: row.clone(), layout, authority, composed, migrations, system })

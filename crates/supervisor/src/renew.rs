@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use api::{Secret, client::Client};
+use model::{Kind, ResourceId};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, authority::Authority, journal::StampRow, layout::Layout, reconcile, stamp::Ground};
@@ -51,7 +52,9 @@ pub fn issue(
         Some(row) => life(ground, &row),
         None => LIFE,
     };
-    let pair = authority.issue(names, layout.front(workload)?.into(), life)?;
+    // Services ask the edge who it is.
+    let calls = workload.parse::<ResourceId>().is_ok_and(|id| id.kind == Kind::Edge);
+    let pair = authority.issue(names, layout.front(workload)?.into(), life, calls)?;
     let until_ms = ground.clock.now_ms() + life.as_millis() as i64;
     let issued = Issued { until_ms, names: names.to_vec() };
     let text = serde_json::to_string(&issued).map_err(|e| Error::Fault(e.to_string()))?;

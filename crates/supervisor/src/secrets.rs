@@ -109,15 +109,74 @@ pub async fn ensure(
     let remake = crate::region::remakes(ground, layout, id)?;
     let mut made = 0;
     let mut asked = Vec::new();
+    let maker = Maker { ground, layout, authority, system, vault: id };
     for (name, origin) in &vault.secrets {
-        // What leads into another stamp is made anew in one that was restored from its backups.
+        // What leads into another stamp is made anew in one that was restored from its backups; so is what leads to where
+        // its resource no longer is, such as the loopback address that it had before its network was closed.
+        let place = place(layout, system, origin)?;
+        let known = match &place {
+            Some(_) => ground.journal.fact(&layout.system, &layout.stamp, &leads(id, name))?,
+            None => None,
+        };
+        let moved = known.is_some() && known != place;
         let leads_away = remake && !matches!(origin, SecretOrigin::Generate { .. } | SecretOrigin::Ask);
-        if there.contains(&name.to_ascii_lowercase()) && !leads_away {
+        // A rotation that was cut is done anew.
+        let cut = crate::rotate::is_begun(ground, layout, id, name)?;
+        if there.contains(&name.to_ascii_lowercase()) && !leads_away && !moved && !cut {
+            if let (Some(place), None) = (&place, known) {
+                ground.journal.set_fact(&layout.system, &layout.stamp, &leads(id, name), place)?;
+            }
             continue;
         }
-        let value = match origin {
+        let Some(value) = maker.value(name, origin, cut).await? else {
+            asked.push(name.clone());
+            continue;
+        };
+        set(&client, id, name, &value).await?;
+        if cut {
+            crate::rotate::is_done(ground, layout, id, name)?;
+        }
+        if let Some(place) = place {
+            ground.journal.set_fact(&layout.system, &layout.stamp, &leads(id, name), &place)?;
+        }
+        made += 1;
+    }
+    if remake {
+        crate::region::remade(ground, layout, id)?;
+    }
+    let mut note = if made == 0 { format!("{} there", vault.secrets.len()) } else { format!("{made} made") };
+    if !asked.is_empty() {
+        note.push_str(&format!(", not set yet: {}", asked.join(", ")));
+    }
+    Ok(note)
+}
+
+/// Makes values of declared secrets.
+pub struct Maker<'a> {
+    pub ground: &'a Ground,
+    pub layout: &'a Layout,
+    pub authority: &'a Authority,
+    pub system: &'a System,
+    pub vault: &'a ResourceId,
+}
+
+impl Maker<'_> {
+    /// The value of a secret by its origin, and what it opens made to open by it. `anew`: another than there was. None: a
+    /// person is still to set it.
+    pub async fn value(&self, name: &str, origin: &SecretOrigin, anew: bool) -> Result<Option<Secret>, Error> {
+        let Self { ground, layout, authority, system, vault: id } = *self;
+        Ok(Some(match origin {
             SecretOrigin::Generate { bytes } => random(*bytes),
+            SecretOrigin::AdminPassword { postgres } if anew => {
+                crate::rotate::admin_password(ground, layout, authority, system, postgres).await?
+            }
             SecretOrigin::AdminPassword { postgres } => authority.key(&format!("postgres-admin/{}", postgres.name))?,
+            SecretOrigin::ClientSecret { .. } | SecretOrigin::Telemetry { .. } if anew => {
+                return Err(Error::Asked {
+                    what: format!("{name} cannot be rotated alone: it is derived from the stamp's root keys"),
+                    hint: None,
+                });
+            }
             SecretOrigin::ClientSecret { client, .. } => {
                 authority.key("identity-root")?.derive(&format!("client:{client}"))
             }
@@ -138,13 +197,12 @@ pub async fn ensure(
                 if is_used(system, id, name) {
                     return Err(Error::SecretMissing {
                         vault: id.name.clone(),
-                        name: name.clone(),
+                        name: name.to_owned(),
                         system: layout.system.clone(),
                         stamp: layout.stamp.clone(),
                     });
                 }
-                asked.push(name.clone());
-                continue;
+                return Ok(None);
             }
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
@@ -152,30 +210,68 @@ pub async fn ensure(
             SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
-        };
-        set(&client, id, name, &value).await?;
-        made += 1;
+        }))
     }
-    if remake {
-        crate::region::remade(ground, layout, id)?;
+}
+
+/// The fact that keeps where a secret's value leads.
+fn leads(vault: &ResourceId, secret: &str) -> String {
+    format!("leads/{vault}/{secret}")
+}
+
+/// Where the value of a secret leads; None for what leads nowhere. Holds no secret.
+fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Option<String>, Error> {
+    Ok(match origin {
+        SecretOrigin::Telemetry { telemetry, .. } => Some(layout.url(telemetry)?),
+        SecretOrigin::Database { postgres, database, format, .. } => Some(format!(
+            "{}:{}/{database} {format:?}",
+            layout.reach(postgres)?,
+            database_port(layout, system, postgres)
+        )),
+        _ => None,
+    })
+}
+
+fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {
+    match system.resources.get(postgres) {
+        Some(Resource::Postgres(declared)) => layout.port(declared.port),
+        _ => 5432,
     }
-    let mut note = if made == 0 { format!("{} there", vault.secrets.len()) } else { format!("{made} made") };
-    if !asked.is_empty() {
-        note.push_str(&format!(", not set yet: {}", asked.join(", ")));
-    }
-    Ok(note)
 }
 
 /// Whether a service refers to the secret.
 fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
-    system.services().any(|(_, service)| {
-        let migrate = service.migrate.iter().flat_map(|m| m.env.values());
-        service.env.values().chain(migrate).any(|value| match value {
-            model::value::Value::Vault(reference) => {
-                reference.vault == *vault && reference.secret.eq_ignore_ascii_case(name)
-            }
-            model::value::Value::Template(_) => false,
-        })
+    system.services().any(|(_, service)| uses(service, vault, name))
+}
+
+/// Whether a service, or its migration, refers to the secret.
+pub fn uses(service: &model::resource::Service, vault: &ResourceId, name: &str) -> bool {
+    let migrate = service.migrate.iter().flat_map(|m| m.env.values());
+    service.env.values().chain(migrate).any(|value| refers(value, vault, name))
+}
+
+/// Whether a value is a reference to the secret.
+pub fn refers(value: &model::value::Value, vault: &ResourceId, name: &str) -> bool {
+    match value {
+        model::value::Value::Vault(reference) => {
+            reference.vault == *vault && reference.secret.eq_ignore_ascii_case(name)
+        }
+        model::value::Value::Template(_) => false,
+    }
+}
+
+/// The vault that is meant: `main` or `vault.main`, or the only one.
+pub fn the_vault(system: &System, named: Option<&str>) -> Result<ResourceId, Error> {
+    let wanted = named.map(|v| v.trim_start_matches("vault."));
+    let vaults: Vec<ResourceId> =
+        system.vaults().map(|(id, _)| id.clone()).filter(|id| wanted.is_none_or(|w| w == id.name)).collect();
+    if let [vault] = vaults.as_slice() {
+        return Ok(vault.clone());
+    }
+    let known: Vec<String> = system.vaults().map(|(id, _)| id.name.clone()).collect();
+    Err(Error::Asked {
+        what: "the vault is not clear".into(),
+        hint: Some(format!("name it with --vault: {}", known.join(", "))),
     })
 }
 
@@ -243,10 +339,7 @@ fn connection_string(
     format: ConnectionFormat,
 ) -> Result<Secret, Error> {
     let host = layout.reach(postgres)?;
-    let port = match system.resources.get(postgres) {
-        Some(Resource::Postgres(declared)) => layout.port(declared.port),
-        _ => 5432,
-    };
+    let port = database_port(layout, system, postgres);
     let ca = layout.ca().display().to_string();
     let password = password.expose();
     // Passwords are base64url: they need no quoting in either format.

@@ -1,7 +1,7 @@
 //! What all parts of the supervisor share, and the work that a stamp is under.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -107,6 +107,8 @@ pub struct Stamp {
     /// Held, shared, while a workload is placed: a step that is cut goes on with that on its own thread. Who ends workloads waits
     /// for it first.
     pub placing: RwLock<()>,
+    /// Services whose migration runs: its way to the databases is open.
+    pub migrating: Mutex<BTreeSet<ResourceId>>,
 }
 
 /// Work under way or ended last.

@@ -16,7 +16,7 @@ use crate::{
     journal::{StampRow, Wanted},
     layout::Layout,
     lead, network, ready,
-    reconcile::{scene_of, system_of},
+    reconcile::{blocking, scene_of, system_of},
     stamp::{Ground, What},
 };
 
@@ -55,6 +55,14 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         }
         if note.is_empty() && one.workload.starts_with("registry.") && state == "ready" {
             note = crate::images::note(&layout, &one.workload).await;
+        }
+        let stands = {
+            let (ground, row, layout, name) = (ground.clone(), row.clone(), layout.clone(), one.workload.clone());
+            let ready = state == "ready";
+            blocking(move || network::trouble(&ground, &row, &layout, &name, ready)).await?
+        };
+        if let Some(trouble) = stands {
+            note = if note.is_empty() { trouble } else { format!("{trouble}; {note}") };
         }
         let (pids, pss) = processes(ground, &layout, &one.workload, shim.as_ref()).await;
         let ip = layout.front(&one.workload)?;

@@ -249,10 +249,14 @@ fn list_versions(ask: &Ask, db: &Connection, name: &str) -> Result<Answer, Refus
     Ok(paged(ask, &format!("/secrets/{name}/versions"), items.collect(), next))
 }
 
-/// The SKU is Standard: hardware keys are refused as such. Software keys are not built.
+/// A Standard vault refuses hardware keys as such. Other keys are not built.
 fn keys(ask: &Ask, create: bool) -> Refusal {
     let body: Value = serde_json::from_slice(&ask.body).unwrap_or_default();
     let hardware =
         body.get("kty").and_then(Value::as_str).is_some_and(|kty| kty.to_ascii_uppercase().ends_with("-HSM"));
-    if create && hardware { Refusal::no_hardware() } else { Refusal::not_built("Keys and certificates") }
+    if create && hardware && !ask.settings.config.premium {
+        Refusal::no_hardware()
+    } else {
+        Refusal::not_built("Keys and certificates")
+    }
 }

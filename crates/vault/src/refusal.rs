@@ -50,7 +50,8 @@ impl Refusal {
     }
 
     pub fn no_hardware() -> Self {
-        let message = "Hardware-backed keys are not available: the SKU of this vault is Standard.";
+        // The words of the real service.
+        let message = "Hardware key operation not allowed on standard vault";
         Self::new(StatusCode::FORBIDDEN, "Forbidden", Some("ForbiddenByPolicy"), message)
     }
 

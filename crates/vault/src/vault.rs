@@ -232,7 +232,7 @@ impl Vault {
         let (all, deleted) = crate::rows::count(&self.store.db())?;
         Ok(VaultStatus {
             name: settings.config.name.clone(),
-            sku: "standard".into(),
+            sku: if settings.config.premium { "premium" } else { "standard" }.into(),
             secrets: all - deleted,
             deleted,
             data_key: self.store.keys().current(),

@@ -3,6 +3,8 @@
 //! It uses `sdk` and nothing else of the platform. All state is in PostgreSQL, so any number of instances serve alike.
 //! `serve` never changes the schema; `migrate` does nothing else.
 
+#![forbid(unsafe_code)]
+
 pub mod access;
 pub mod api;
 pub mod app;

@@ -7,5 +7,6 @@ mod kill;
 mod people;
 mod signing_in;
 mod sweep;
+mod terminal;
 mod workload;
 mod world;

@@ -74,12 +74,14 @@ impl Place {
                     title: "Time Tracker".into(),
                     redirect_uris: vec![CALLBACK.into(), "https://127.0.0.1:9/other?x=1".into()],
                     post_logout_redirect_uris: vec![AFTER_LOGOUT.into()],
+                    ..Client::default()
                 },
                 Client {
                     id: "other".into(),
                     title: "Other".into(),
                     redirect_uris: vec!["https://127.0.0.1:9/o".into()],
                     post_logout_redirect_uris: vec![],
+                    ..Client::default()
                 },
             ],
             groups: vec!["staff".into()],
@@ -119,14 +121,25 @@ impl World {
     }
 
     pub async fn start_at(place: Place) -> Self {
+        let config = place.config();
+        Self::start_with(place, config).await
+    }
+
+    pub async fn start_with(place: Place, config: IdentityConfig) -> Self {
         service::tls::install_provider();
         let context = place.context();
-        place.write_config(&place.config());
+        place.write_config(&config);
         let shutdown = context.shutdown.clone();
-        let task = tokio::spawn(identity::run(place.config(), context));
+        let task = tokio::spawn(identity::run(config, context));
         let tls = api::client::trust(place.cert_pem.as_bytes()).unwrap();
         let control = Control::unix(place.control_path());
         Self { place, control, shutdown, task, tls }
+    }
+
+    /// A client of the role as our own programs have it.
+    pub fn client(&self) -> Control {
+        let base = self.place.issuer().parse().unwrap();
+        Control::new(api::client::Target::Https { base, tls: self.tls.clone(), hosts: Arc::default() })
     }
 
     /// Ends the role as SIGTERM does.

@@ -420,6 +420,11 @@ const VAULT: &[Key] = &[
     Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("cloud_name", Text, "Its name in the cloud; references may use it."),
     Key::new("soft_delete", Duration, "How long a deleted secret can be recovered: 7d to 90d; 90d if not given."),
+    Key::new(
+        "tier",
+        OneOf(&["standard", "premium"]),
+        "standard if not given. premium is the one with keys in hardware, which no vault here makes.",
+    ),
     Key::new("purge_protection", Bool, "Nobody can remove a deleted secret for good before its time."),
     Key::new("access", List(&Table(VAULT_ACCESS)), "Who may do what; nobody else gets in."),
     Key::new("secrets", Named(Names::Secret, &Table(SECRET)), "The secrets it holds, and where each value comes from."),

@@ -60,6 +60,7 @@ pub(crate) fn vault(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Vault {
         subnet: r.subnet(node),
         cloud_name: r.text(node, "cloud_name"),
         soft_delete,
+        premium: r.word(node, "tier", &[("standard", false), ("premium", true)]).unwrap_or(false),
         purge_protection: r.flag(node, "purge_protection").unwrap_or(false),
         access,
         secrets,

@@ -13,6 +13,8 @@ pub struct Vault {
     pub cloud_name: Option<String>,
     /// How long a deleted secret can be recovered: 7 to 90 days.
     pub soft_delete: Duration,
+    /// Keys in hardware are what this tier has and Standard has not.
+    pub premium: bool,
     /// Nobody can remove a deleted secret for good before `soft_delete` is over.
     pub purge_protection: bool,
     pub access: Vec<VaultAccess>,

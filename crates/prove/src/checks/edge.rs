@@ -3,7 +3,7 @@
 use api::client::{Client, Target};
 
 use crate::{
-    Lab, Miss, Seen,
+    Lab, Miss, Seen, Site,
     claim::Call,
     miss, must,
     site::until,
@@ -107,18 +107,26 @@ pub async fn environment_says(lab: &Lab, on: &str, c: &Call) -> Seen {
     Ok(format!("{variable}={found} in process {pid}; the error page ({}) shows nothing of the program", page.status))
 }
 
+/// Where the program of a service listens, by the kernel's tables.
+fn listens(site: &Site, service: &str) -> Result<std::net::SocketAddr, Miss> {
+    let workload = format!("service.{service}");
+    // The shim comes first.
+    let found = site.pids(&workload).iter().skip(1).flat_map(|pid| super::stamps::listening(*pid)).next();
+    found.ok_or_else(|| Miss::Failed(format!("{workload} listens nowhere")))
+}
+
 /// `port_follows(SERVICE, VARIABLE)`.
 pub async fn port_follows(lab: &Lab, on: &str, call: &Call) -> Seen {
     let service = call.argument(0, "web");
     let variable = call.argument(1, "PORT");
     let site = lab.site(on).await?;
-    let before = site.address(&format!("service.{service}"))?;
+    let before = listens(&site, service)?;
     let port = if before.port() == 9090 { 9191 } else { 9090 };
     let changes = format!("[service.{service}]\nport = {port}\n[service.{service}.env]\n{variable} = \"{port}\"");
     let changed = lab.changed(on, &changes).await;
     let seen = async {
         let site = changed?;
-        let now = site.address(&format!("service.{service}"))?;
+        let now = listens(&site, service)?;
         must!(now.port() == port, "with {variable}={port} it listens at {now}");
         let client = site.client(&site.url("edge")?)?;
         let status = client.send("GET", "/health", None).await?.status.as_u16();

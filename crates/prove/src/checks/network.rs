@@ -32,22 +32,22 @@ pub async fn of(site: &Site) -> Result<NetworkStatus, Miss> {
     Ok(site.supervisor.get(&format!("/network?system={system}&stamp={stamp}")).await?)
 }
 
-fn block(text: &str) -> Result<Cidr, Miss> {
+pub(super) fn block(text: &str) -> Result<Cidr, Miss> {
     cidr(text).map_err(|hint| Miss::Failed(format!("`{text}`: {hint}")))
 }
 
-fn holds(block: Cidr, ip: Ipv4Addr) -> bool {
+pub(super) fn holds(block: Cidr, ip: Ipv4Addr) -> bool {
     block.holds(Cidr { base: ip, prefix: 32 })
 }
 
-fn place(site: &Site, workload: &str) -> Result<Place, Miss> {
+pub(super) fn place(site: &Site, workload: &str) -> Result<Place, Miss> {
     let resource = site.status.resources.iter().find(|r| r.name == workload);
     let place = resource.and_then(|r| r.place.clone());
     place.ok_or_else(|| Miss::Failed(format!("{workload} has no place in a closed network")))
 }
 
 /// Tries a connection from inside a workload's network, as root: what stops it is the network alone.
-async fn tries(from: &Place, to: SocketAddr) -> Result<Result<SocketAddr, String>, Miss> {
+pub(super) async fn tries(from: &Place, to: SocketAddr) -> Result<Result<SocketAddr, String>, Miss> {
     let path = from.namespace.clone();
     let act = move || namespace::inside(&path, move || TcpStream::connect_timeout(&to, PATIENCE)?.local_addr());
     let tried = tokio::task::spawn_blocking(act).await.map_err(|e| Miss::Failed(e.to_string()))?;
@@ -68,7 +68,7 @@ fn own_addresses() -> Vec<Ipv4Addr> {
 }
 
 /// Whether this machine, outside the stamp's network, gets a connection at any of its own addresses or at one of the stamp's.
-async fn from_outside(addresses: &[Ipv4Addr], port: u16) -> Result<Option<SocketAddr>, Miss> {
+pub(super) async fn from_outside(addresses: &[Ipv4Addr], port: u16) -> Result<Option<SocketAddr>, Miss> {
     let addresses = addresses.to_vec();
     let act = move || {
         let open = |ip: &Ipv4Addr| TcpStream::connect_timeout(&(*ip, port).into(), PATIENCE).is_ok();
@@ -78,7 +78,7 @@ async fn from_outside(addresses: &[Ipv4Addr], port: u16) -> Result<Option<Socket
 }
 
 /// The loopback block of the stamp that people use: its edge is there.
-fn people(site: &Site) -> Result<[u8; 3], Miss> {
+pub(super) fn people(site: &Site) -> Result<[u8; 3], Miss> {
     match site.address("edge")?.ip() {
         IpAddr::V4(ip) if ip.is_loopback() => Ok([ip.octets()[0], ip.octets()[1], ip.octets()[2]]),
         other => Err(Miss::Failed(format!("people reach the edge at {other}"))),

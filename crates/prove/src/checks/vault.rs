@@ -17,14 +17,14 @@ use crate::{
 const VERSION: &str = "api-version=7.4";
 const DAY_MS: i64 = 86_400_000;
 
-async fn call(client: &Client, method: &str, path: &str, body: Value) -> Result<(u16, Value), Miss> {
+pub(super) async fn call(client: &Client, method: &str, path: &str, body: Value) -> Result<(u16, Value), Miss> {
     let body = (!body.is_null()).then(|| ("application/json", body.to_string().into()));
     let answer = client.send(method, &format!("{path}?{VERSION}"), body).await?;
     Ok((answer.status.as_u16(), serde_json::from_slice(&answer.body).unwrap_or_default()))
 }
 
 /// A name that no other check uses.
-fn fresh() -> String {
+pub(super) fn fresh() -> String {
     format!("Check-{}", uuid::Uuid::new_v4().simple())
 }
 

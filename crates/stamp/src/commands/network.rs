@@ -45,12 +45,12 @@ pub async fn run(of: &Of, verb: Option<NetworkVerb>, json: bool) -> anyhow::Resu
             _ => format!("the link of {one} and {other} loses {loses} % of its packets"),
         });
     } else {
-        show(&status);
+        show(&status, &of.system);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(status: &NetworkStatus) {
+fn show(status: &NetworkStatus, system: &str) {
     screen::talk(&format!("{}, closed", screen::bold(&status.space)));
     let subnets: Vec<Vec<String>> = status
         .subnets
@@ -62,8 +62,10 @@ fn show(status: &NetworkStatus) {
         })
         .collect();
     screen::table(&["SUBNET", "BLOCK", "WORKLOADS"], &subnets);
-    let flow =
-        |f: &NetworkFlow| vec![f.from.clone(), f.to.clone(), f.port.to_string(), f.why.clone(), f.count.to_string()];
+    let flow = |f: &NetworkFlow| {
+        let why = if f.closed { format!("{}, closed now", f.why) } else { f.why.clone() };
+        vec![f.from.clone(), f.to.clone(), f.port.to_string(), why, f.count.to_string()]
+    };
     screen::talk("");
     screen::table(
         &["FROM", "MAY TALK TO", "PORT", "BY", "CONNECTIONS"],
@@ -76,7 +78,11 @@ fn show(status: &NetworkStatus) {
         screen::table(&["REFUSED FROM", "TO", "PORT", "TIMES"], &rows.collect::<Vec<_>>());
     }
     for link in &status.links {
-        let what = if link.loses == 100 { "is cut".to_owned() } else { format!("loses {} %", link.loses) };
-        screen::talk(&format!("the link of {} and {} {what}", link.one, link.other));
+        let (one, other) = (&link.one, &link.other);
+        let what = match link.loses {
+            100 => format!("is cut, {} packets dropped", link.dropped),
+            part => format!("loses {part} %"),
+        };
+        screen::talk(&format!("the link of {one} and {other} {what}; `stamp network {system} heal {one} {other}`"));
     }
 }

@@ -1,4 +1,4 @@
-//! `stamp secret set`, `stamp secret show` and `stamp user add`.
+//! `stamp secret set`, `stamp secret show`, `stamp secret rotate` and `stamp user add`.
 
 use std::{
     io::{IsTerminal as _, Read as _},
@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use api::{
     Secret,
     identity::UserAnswer,
-    supervisor::{SecretRef, UserRequest},
+    supervisor::{RotateRequest, Rotated, SecretRef, UserRequest},
 };
 
 use crate::{arguments::Of, connect, failure::Failed, screen, target};
@@ -59,6 +59,23 @@ pub async fn set_secret(of: &Of, name: String, vault: Option<String>, json: bool
             screen::green("✓"),
             answer["vault"].as_str().unwrap_or_default()
         ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn rotate_secret(of: &Of, name: String, vault: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+    let system = target::name(&of.system)?;
+    let client = connect::supervisor(&connect::home()?).await?;
+    let body = serde_json::to_vec(&RotateRequest { system, stamp: of.stamp.clone(), vault, name })?;
+    let answer = client.send("POST", "/secret/rotate", Some(("application/json", body.into()))).await?;
+    let rotated: Rotated = connect::answer(&client, answer)?;
+    if json {
+        screen::data(&serde_json::to_string(&rotated)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    screen::talk(&format!("{} {} has another value in {}", screen::green("✓"), rotated.name, rotated.vault));
+    if !rotated.restarted.is_empty() {
+        screen::talk(&format!("started anew with it: {}", rotated.restarted.join(", ")));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -179,6 +179,9 @@ async fn sabotages(
         screen::table(&["", "SABOTAGE", "ROWS THAT FAIL WITH IT"], &rows);
         if !unpaired.is_empty() {
             screen::talk(&format!("checks that no sabotage makes fail: {}", unpaired.join(" ")));
+            for without in &all.without {
+                screen::talk(&format!("  {}: {}", without.claim, without.why));
+            }
         }
     }
     Ok(ExitCode::from(u8::from(matrix.iter().any(|(_, _, faults)| !faults.is_empty()))))

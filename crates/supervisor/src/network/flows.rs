@@ -7,6 +7,9 @@ use model::{Kind, Resource, ResourceId, System, plan};
 
 use crate::{Error, layout::Layout};
 
+/// Why a migration reaches a database: only as long as it runs.
+pub const MIGRATION: &str = "migration";
+
 /// A flow that the manifest declares, or that follows from it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Declaration {
@@ -18,6 +21,11 @@ pub struct Declaration {
 }
 
 impl Declaration {
+    /// Whether it passes now; `migrating` are the services whose migration runs.
+    pub fn is_open(&self, migrating: &BTreeSet<ResourceId>) -> bool {
+        self.why != MIGRATION || super::resource_of(&self.from).is_some_and(|service| migrating.contains(&service))
+    }
+
     pub fn flow(&self, layout: &Layout) -> Result<Flow, Error> {
         Ok(Flow { from: layout.ip(&self.from)?, to: layout.front(&self.to)?, port: self.port })
     }
@@ -28,7 +36,11 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
     let provided = |id: &ResourceId| system.resources.get(id).is_some_and(Resource::is_provided);
     let copies = |id: &ResourceId| system.resources.get(id).map_or(Vec::new(), |r| plan::workloads(id, r));
     let port = |id: &ResourceId| match system.resources.get(id) {
-        Some(Resource::Service(service)) => service.port.map(|port| layout.port(port)),
+        // At its front: a port of its own only its own network reaches.
+        Some(Resource::Service(service)) => service.port.map(|port| match &layout.closed {
+            Some(_) => layout.https_port(id.kind),
+            None => layout.port(port),
+        }),
         Some(Resource::Postgres(postgres)) => Some(layout.port(postgres.port)),
         _ => Some(layout.https_port(id.kind)),
     };
@@ -66,6 +78,8 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             let Some(port) = port(&target) else { continue };
             for to in copies(&target) {
                 for from in sources.iter().filter(|from| **from != to) {
+                    let migrates = from.ends_with(".migrate") && target.kind == Kind::Postgres;
+                    let why = if migrates { MIGRATION } else { why };
                     if !flows.iter().any(|f: &Declaration| f.from == *from && f.to == to && f.port == port) {
                         flows.insert(Declaration { from: from.clone(), to: to.clone(), port, why });
                     }

@@ -99,6 +99,52 @@ pub fn link(ground: &Ground, row: &StampRow, ask: &LinkRequest) -> Result<Networ
     status(ground, row)
 }
 
+/// What of the network stands in a workload's way, and the mend: links that are spoilt, and, of one that is not ready, what
+/// it tried and nothing declares.
+pub fn trouble(
+    ground: &Ground,
+    row: &StampRow,
+    layout: &Layout,
+    workload: &str,
+    ready: bool,
+) -> Result<Option<String>, Error> {
+    let Some(closed) = &layout.closed else { return Ok(None) };
+    let links = links(&ground.journal, row)?;
+    let own = |name: &str| name == workload || plan::resource_of(workload) == name;
+    let of_it: Vec<&LinkState> = links.iter().filter(|link| own(&link.one) || own(&link.other)).collect();
+    if of_it.is_empty() && ready {
+        return Ok(None);
+    }
+    let traffic = closed.network.traffic().map_err(Error::Network)?;
+    let mut all = Vec::new();
+    for link in of_it {
+        let (one, other) = if own(&link.one) { (&link.one, &link.other) } else { (&link.other, &link.one) };
+        let (ours, theirs) = (closed.ends(layout, one), closed.ends(layout, other));
+        let between = |(from, to): &(Ipv4Addr, Ipv4Addr)| {
+            (ours.contains(from) && theirs.contains(to)) || (theirs.contains(from) && ours.contains(to))
+        };
+        let dropped: u64 = traffic.cuts.iter().filter(|(pair, _)| between(pair)).map(|(_, count)| count).sum();
+        let mend = format!("`stamp network {} --stamp {} heal {} {}`", row.system, row.stamp, link.one, link.other);
+        all.push(match link.loses {
+            CUT => format!("its link to {other} is cut ({dropped} packets dropped); {mend}"),
+            part => format!("its link to {other} loses {part} % of its packets; {mend}"),
+        });
+    }
+    if !ready {
+        let ours = closed.ends(layout, workload);
+        for (flow, count) in traffic.refused.iter().filter(|(flow, _)| ours.contains(&flow.from)) {
+            let known = closed.addresses.workloads.iter();
+            let known = known.map(|(name, (_, ip))| (*ip, name)).find(|(ip, _)| *ip == flow.to);
+            let to = known.map_or_else(|| flow.to.to_string(), |(_, name)| name.clone());
+            all.push(format!(
+                "the network refused it {to}, port {} ({count} times): nothing declares that, see `needs` in system.toml",
+                flow.port
+            ));
+        }
+    }
+    Ok((!all.is_empty()).then(|| all.join("; ")))
+}
+
 /// Why a stamp has no closed network.
 fn open(ground: &Ground, row: &StampRow) -> Error {
     let hint = match &ground.machine.network {
@@ -120,12 +166,15 @@ pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
         names.extend(layout.public(workload).map(|public| (public, workload.as_str())));
     }
     let name = |ip: Ipv4Addr| names.get(&ip).map_or_else(|| ip.to_string(), |name| (*name).to_owned());
+    let state = ground.stamp(&row.system, &row.stamp);
+    let migrating = state.migrating.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut flows = Vec::new();
     for declared in flows_of(&system, &layout)? {
+        let closed = !declared.is_open(&migrating);
         let flow = declared.flow(&layout)?;
         let count = traffic.passed.iter().find(|(f, _)| *f == flow).map_or(0, |(_, count)| *count);
         let Declaration { from, to, port, why } = declared;
-        flows.push(NetworkFlow { from, to, port, why: why.into(), count });
+        flows.push(NetworkFlow { from, to, port, why: why.into(), count, closed });
     }
     let refused = traffic.refused.into_iter().map(|(f, count)| NetworkFlow {
         from: name(f.from),
@@ -133,6 +182,7 @@ pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
         port: f.port,
         why: String::new(),
         count,
+        closed: true,
     });
     let mut refused: Vec<NetworkFlow> = refused.collect();
     refused.sort_by(|a, b| (&a.from, &a.to, a.port).cmp(&(&b.from, &b.to, b.port)));

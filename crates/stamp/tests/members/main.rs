@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod kills;
+
 use std::{
     fs,
     path::PathBuf,
@@ -120,7 +122,7 @@ struct Ledger {
     stop: Arc<AtomicBool>,
     last: Arc<AtomicI64>,
     rows: Arc<Mutex<Vec<(i64, Instant)>>>,
-    thread: std::thread::JoinHandle<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -156,7 +158,7 @@ impl Ledger {
                 });
             }
         });
-        Self { stop, last, rows, thread }
+        Self { stop, last, rows, thread: Some(thread) }
     }
 
     /// Waits for so many more acknowledged rows.
@@ -178,17 +180,25 @@ impl Ledger {
         rows.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default()
     }
 
-    /// Ends; what was acknowledged and is not there.
-    fn end(self, door: &Door) -> (usize, Vec<i64>) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
-        let rows = self.rows.lock().unwrap();
+    /// What was acknowledged until now and is not there.
+    fn missing(&self, door: &Door) -> Vec<i64> {
+        let acknowledged: Vec<i64> = self.rows.lock().unwrap().iter().map(|(n, _)| *n).collect();
         let there: std::collections::BTreeSet<i64> = runtime().block_on(async {
             let client = door.open().await.unwrap();
             let rows = client.query("SELECT n FROM ledger", &[]).await.unwrap();
             rows.iter().map(|row| row.get(0)).collect()
         });
-        (rows.len(), rows.iter().map(|(n, _)| *n).filter(|n| !there.contains(n)).collect())
+        acknowledged.into_iter().filter(|n| !there.contains(n)).collect()
+    }
+
+    /// Ends; how many were acknowledged, and those of them that are not there.
+    fn end(mut self, door: &Door) -> (usize, Vec<i64>) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+        let missing = self.missing(door);
+        (self.rows.lock().unwrap().len(), missing)
     }
 }
 
