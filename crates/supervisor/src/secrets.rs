@@ -171,7 +171,11 @@ impl Maker<'_> {
                 crate::rotate::admin_password(ground, layout, authority, system, postgres).await?
             }
             SecretOrigin::AdminPassword { postgres } => authority.key(&format!("postgres-admin/{}", postgres.name))?,
-            SecretOrigin::ClientSecret { .. } | SecretOrigin::Telemetry { .. } if anew => {
+            SecretOrigin::ClientSecret { .. }
+            | SecretOrigin::Telemetry { .. }
+            | SecretOrigin::RegistryPassword { .. }
+                if anew =>
+            {
                 return Err(Error::Asked {
                     what: format!("{name} cannot be rotated alone: it is derived from the stamp's root keys"),
                     hint: None,
