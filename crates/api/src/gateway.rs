@@ -61,6 +61,25 @@ pub struct Upstream {
     /// The targets speak TLS, and their certificate is for this name. None: plain HTTP.
     #[serde(default)]
     pub tls: Option<String>,
+    /// Of targets that are the entries of other stamps: how each is verified, and which is preferred. Empty: all are services of
+    /// this stamp, spoken to plainly.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<SocketAddr, Origin>,
+}
+
+/// The entry of another stamp: spoken to by TLS, verified with that stamp's own CA.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Origin {
+    /// The stamp, for logs.
+    pub stamp: String,
+    /// The CA that vouches for it (PEM); no other is trusted.
+    pub ca_pem: String,
+    /// The name or address in its certificate.
+    pub server_name: String,
+    /// From 1. Of those that are well, the ones with the lowest get the requests.
+    pub priority: u32,
+    /// From 1. Its share among those of its priority.
+    pub weight: u32,
 }
 
 /// Which of the healthy targets gets the next request.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use api::gateway::GatewayConfig;
 
-use crate::{error::Error, path};
+use crate::{error::Error, origin, path};
 
 /// Refuses a configuration that could not serve as it is written.
 pub fn check(config: &GatewayConfig) -> Result<(), Error> {
@@ -36,6 +36,17 @@ pub fn check(config: &GatewayConfig) -> Result<(), Error> {
             }
             if check.path.parse::<http::uri::PathAndQuery>().is_err() || !check.path.starts_with('/') {
                 faults.push(format!("upstream {name}: {} is not a path", check.path));
+            }
+        }
+        for (address, said) in &upstream.origins {
+            if !upstream.targets.contains(address) {
+                faults.push(format!("upstream {name}: the origin {address} is no target"));
+            }
+            if said.priority == 0 || said.weight == 0 {
+                faults.push(format!("upstream {name}: priority and weight of {} are 1 or more", said.stamp));
+            }
+            if let Err(Error::Config(more)) = origin::tls(said) {
+                faults.extend(more);
             }
         }
         if let Some(tls) = &upstream.tls

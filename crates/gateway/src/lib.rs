@@ -6,7 +6,7 @@
 //! sends to a target that is known to be ill.
 //!
 //! A request's way: [`worker`] accepts, [`screen`] checks the bytes ([`framing`]), hyper parses, [`proxy`] checks and
-//! routes ([`path`], [`table`], [`headers`]), [`forward`] sends ([`target`], [`pool`]), [`body`] streams, [`access`] logs.
+//! routes ([`path`], [`table`], [`headers`]), [`forward`] sends ([`target`], [`pool`], [`origin`]), [`body`] streams, [`access`] logs.
 
 mod access;
 mod body;
@@ -20,6 +20,7 @@ mod headers;
 mod health;
 mod hold;
 mod http;
+mod origin;
 mod page;
 mod path;
 mod pool;

@@ -8,6 +8,7 @@ pub mod failover;
 pub mod id;
 pub mod manifest;
 pub mod plan;
+pub mod region;
 pub mod resource;
 mod suggest;
 pub mod system;

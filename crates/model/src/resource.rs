@@ -17,7 +17,7 @@ pub use data::{
     Backup, Blob, BlobAccess, Container, DatabaseAccess, DatabaseRight, Graph, GraphAccess, GraphRight,
     HighAvailability, Postgres, Redis, Redundancy, Share, Standby, Storage, VersionWish, WhenLost,
 };
-pub use edge::{Cache, Edge, EdgeLimits, Rate, RatePer, Route, TlsMin};
+pub use edge::{Cache, Edge, EdgeLimits, Origin, Probe, Rate, RatePer, Route, TlsMin};
 pub use trust::{
     Audit, BuildTag, Client, ConnectionFormat, Identity, OnPush, Registry, RegistryAccess, RegistryRole, SecretOrigin,
     Telemetry, Vault, VaultAccess, VaultRole,

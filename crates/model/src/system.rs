@@ -57,12 +57,43 @@ impl System {
         }
     }
 
+    /// Stamps before which this one's edge stands.
+    pub fn origins(&self) -> &[crate::resource::Origin] {
+        self.edge().map_or(&[], |edge| edge.origins.as_slice())
+    }
+
+    /// The stamp through whose edge people come to this one.
+    pub fn front(&self) -> Option<&str> {
+        self.edge().and_then(|edge| edge.front.as_deref())
+    }
+
+    /// Whether it has a closed network, where the machine allows it. A front door has none: it stands before the networks of
+    /// others and comes to their entries as people do.
+    pub fn wants_network(&self) -> bool {
+        (self.network.space.is_some() || !self.network.subnets.is_empty()) && self.origins().is_empty()
+    }
+
     pub fn services(&self) -> impl Iterator<Item = (&ResourceId, &Service)> {
         self.resources.iter().filter_map(|(id, r)| if let Resource::Service(s) = r { Some((id, s)) } else { None })
     }
 
     pub fn databases(&self) -> impl Iterator<Item = (&ResourceId, &Postgres)> {
         self.resources.iter().filter_map(|(id, r)| if let Resource::Postgres(p) = r { Some((id, p)) } else { None })
+    }
+
+    /// The zone in which a workload stands; None for one that is of the region as a whole. Members of a zone-redundant database
+    /// say theirs; copies of a service beside one are spread over the same zones in turn.
+    pub fn zone(&self, workload: &str) -> Option<String> {
+        let id: ResourceId = crate::plan::resource_of(workload).parse().ok()?;
+        let number = crate::plan::number_of(workload);
+        match self.resources.get(&id)? {
+            Resource::Postgres(postgres) if postgres.members() > 1 => Some(postgres.zone(number)),
+            Resource::Service(service) if service.scale.min > 1 => {
+                let members = self.databases().map(|(_, p)| p).find(|p| p.zone(1) != p.zone(2) && p.has_standby());
+                members.map(|postgres| postgres.zone((number - 1) % 2 + 1))
+            }
+            _ => None,
+        }
     }
 
     pub fn vaults(&self) -> impl Iterator<Item = (&ResourceId, &Vault)> {

@@ -41,6 +41,8 @@ const AGAIN: Duration = Duration::from_secs(30);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(1800);
 /// How often the further copy is looked after where nothing calls for it: others write into the repository too.
 const COPY_LOOK: Duration = Duration::from_secs(20);
+/// What the further copy may take at an orderly end; the shim waits longer.
+const LAST_COPY: Duration = Duration::from_secs(20);
 /// How long a file of the log may take to be archived when somebody waits for it.
 const ARCHIVED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -457,6 +459,15 @@ impl Backups {
                 () = shutdown.asked() => return,
             }
         }
+    }
+
+    /// Copies what is still missing, once the server has ended in order and handed over the last of its log: who goes on from the
+    /// copy then has every write.
+    pub async fn copy_the_last(self: &Arc<Self>) {
+        let Some(copying) = self.copying.clone() else { return };
+        let clock = self.clock.clone();
+        // What fails is logged there; the copy is then behind, as it says.
+        let _ = tokio::time::timeout(LAST_COPY, blocking(move || copying.bring_up(&clock))).await;
     }
 
     /// The log's last commit that was replayed here, for a restored server.

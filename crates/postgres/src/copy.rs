@@ -25,6 +25,8 @@ pub(crate) struct Copying {
     from: PathBuf,
     to: PathBuf,
     state: Mutex<State>,
+    /// Held by whoever copies.
+    alone: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -36,7 +38,7 @@ struct State {
 
 impl Copying {
     pub fn new(from: PathBuf, to: PathBuf) -> Self {
-        Self { from, to, state: Mutex::default() }
+        Self { from, to, state: Mutex::default(), alone: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -47,8 +49,9 @@ impl Copying {
         self.to.join(place).exists()
     }
 
-    /// Copies what is missing. Blocks. One at a time.
+    /// Copies what is missing. Blocks, and waits for another that copies.
     pub fn bring_up(&self, clock: &Clock) -> Result<(), Error> {
+        let _alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
         let copied = self.bring_up_all();
         let mut state = self.state();
         state.now_ms = clock.now_ms();

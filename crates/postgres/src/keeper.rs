@@ -264,6 +264,7 @@ impl Keeper {
             }
             replica::promote(&self.checked, member, &self.admin, server, &word).await?;
         }
+        self.replayed().await?;
         let ready = async {
             self.make_ready(server).await?;
             self.say_ready();
@@ -273,6 +274,28 @@ impl Keeper {
         tokio::select! {
             failed = ready => failed,
             news = replica::lead(&self.checked, member, &self.admin, server, &word) => news,
+        }
+    }
+
+    /// Waits until data that came from backups is replayed to its end. A member takes people in while it replays, and whoever
+    /// took it for a primary then would end it in the middle.
+    async fn replayed(&self) -> Result<(), Error> {
+        if !Restore::is_replaying(&self.checked.pgdata) {
+            return Ok(());
+        }
+        loop {
+            match self.admin.sign_in().await {
+                SignIn::Done(client) => {
+                    let sql = "SELECT pg_is_in_recovery()";
+                    let row = client.query_one(sql, &[]).await.map_err(Error::sql("ask whether it still replays"))?;
+                    if !row.get::<_, bool>(0) {
+                        return Ok(());
+                    }
+                }
+                SignIn::WrongPassword if !Restore::is_replaying(&self.checked.pgdata) => return Ok(()),
+                SignIn::WrongPassword | SignIn::NotYet(_) => {}
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 

@@ -130,6 +130,11 @@ impl Restore {
         given
     }
 
+    /// Whether the server on this data has its log still to replay.
+    pub fn is_replaying(pgdata: &Path) -> bool {
+        pgdata.join(SIGNAL).exists()
+    }
+
     /// The server ended before it was restored.
     pub fn ended(&self, pgdata: &Path, why: &str) {
         if pgdata.join(SIGNAL).exists() {

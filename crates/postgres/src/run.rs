@@ -50,8 +50,15 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     tokio::select! {
         () = copying => Ok(()),
         // The drain of the control socket is not waited for: what it could still say, the end of this process says.
-        () = keeper.keep(&shutdown) => Ok(()),
+        () = keep_and_copy(&keeper, copied.as_ref(), &shutdown) => Ok(()),
         error = until_broken(answering, &shutdown) => Err(Error::Control(error)),
+    }
+}
+
+async fn keep_and_copy(keeper: &Arc<Keeper>, copied: Option<&Arc<Backups>>, shutdown: &Shutdown) {
+    keeper.keep(shutdown).await;
+    if let Some(backups) = copied {
+        backups.copy_the_last().await;
     }
 }
 

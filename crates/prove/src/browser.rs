@@ -66,7 +66,15 @@ impl Browser {
             let client = site.client(url.1)?.timeout(Duration::from_secs(30));
             clients.insert(origin(&parse(url.1)?), client);
         }
-        let edge = site.url("edge")?;
+        let edge = match &site.door {
+            None => site.url("edge")?,
+            Some(door) => {
+                let at_door = Site { ca_pem: door.ca_pem.clone(), ..site.clone() };
+                let client = at_door.client(&door.url)?.timeout(Duration::from_secs(30));
+                clients.insert(origin(&parse(&door.url)?), client);
+                door.url.clone()
+            }
+        };
         Ok(Self { edge, clients, cookies: BTreeMap::new(), email, id: String::new(), password, csrf: String::new() })
     }
 

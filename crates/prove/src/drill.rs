@@ -5,7 +5,7 @@
 //! acknowledged write that is gone lies (the recovery point).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -24,6 +24,8 @@ const CALM: Duration = Duration::from_secs(3);
 /// What must be served again within this time after a drill has done all it does to mend.
 const CALM_WITHIN: Duration = Duration::from_secs(60);
 
+/// TOML to be laid on a manifest, from its text and the stamp that is drilled.
+type Lay = fn(&str, &str) -> Result<String, Miss>;
 type Acting<'a> = std::pin::Pin<Box<dyn Future<Output = Seen> + 'a>>;
 
 /// One fault and how it is met.
@@ -35,6 +37,8 @@ pub struct Drill {
     pub disk: Option<u64>,
     /// It is never run on a person's stamp.
     pub scratch_only: bool,
+    /// What is laid on the manifest for the time of the drill.
+    pub(crate) lay: Option<Lay>,
     pub(crate) act: for<'a> fn(&'a Scene<'a>) -> Acting<'a>,
 }
 
@@ -67,6 +71,7 @@ pub struct Scene<'a> {
     fault: Mutex<Option<Duration>>,
     mended: Mutex<Option<Duration>>,
     undone: Mutex<Option<Duration>>,
+    recovered: Mutex<Option<Duration>>,
 }
 
 impl Scene<'_> {
@@ -86,6 +91,12 @@ impl Scene<'_> {
     /// What is acknowledged from now on is taken back on purpose: it is counted, and not as lost.
     pub fn undone_from_now(&self) {
         *lock(&self.undone) = Some(self.load.now());
+    }
+
+    /// Notes that people are served again: what they wait for from now on is announced work, and no part of the recovery time.
+    pub fn recovered(&self, what: impl Into<String>) {
+        lock(&self.recovered).get_or_insert(self.load.now());
+        self.say(what);
     }
 
     /// Notes that what was broken is whole again now, where people may not have noticed it at all.
@@ -158,6 +169,31 @@ fn millis(time: Duration) -> u64 {
 /// The drill could not begin: the stamp does not serve the load before anything is broken, or this machine does not allow
 /// what the drill does. A fault that was not survived is no error, it is in [`Measured::failed`].
 pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&Moment)) -> Result<Measured, Miss> {
+    let Some(lay) = drill.lay else { return run_on(lab, on, drill, mix, told).await };
+    let laid = lab.with(&lay(lab.manifest(), on)?)?;
+    let measured = run_on(&laid, on, drill, mix, told).await;
+    // The others find what they know: stamps that only this manifest has are removed, and the stamp is as it was declared.
+    clear(lab, &laid, on).await?;
+    measured
+}
+
+/// Removes the stamps that `laid` has and `lab` has not, and brings `on` up as `lab` has it.
+async fn clear(lab: &Lab, laid: &Lab, on: &str) -> Result<(), Miss> {
+    let stamps = |text: &str| -> BTreeSet<String> {
+        model::Manifest::parse(text).map(|m| m.stamps().map(str::to_owned).collect()).unwrap_or_default()
+    };
+    let mut gone: BTreeSet<String> = stamps(laid.manifest()).difference(&stamps(lab.manifest())).cloned().collect();
+    // One whose root is lost comes up no more by itself.
+    if lab.restore(on).await.is_err() {
+        gone.insert(on.to_owned());
+    }
+    for stamp in gone {
+        laid.destroy(&stamp).await?;
+    }
+    lab.restore(on).await.map(drop)
+}
+
+async fn run_on(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&Moment)) -> Result<Measured, Miss> {
     let site = lab.site(on).await?;
     let objective = Declared::of(&site.system.objectives, drill.name);
     let load = Load::begin(lab, on, mix).await?;
@@ -170,6 +206,7 @@ pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&M
         fault: Mutex::default(),
         mended: Mutex::default(),
         undone: Mutex::default(),
+        recovered: Mutex::default(),
     };
     scene.say("people work");
     if !load.calm(CALM, CALM_WITHIN).await {
@@ -182,6 +219,7 @@ pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&M
     let calm = load.calm(CALM, CALM_WITHIN).await;
     scene.say(if calm { "everybody is served" } else { "people are still not served" });
     let (fault, mended, undone) = (*lock(&scene.fault), *lock(&scene.mended), *lock(&scene.undone));
+    let recovered = *lock(&scene.recovered);
     let timeline = std::mem::take(&mut *lock(&scene.timeline));
     drop(scene);
     let end = load.now();
@@ -209,7 +247,9 @@ pub async fn run(lab: &Lab, on: &str, drill: &Drill, mix: &str, told: &dyn Fn(&M
         drill: drill.name.into(),
         system: site.system.name.clone(),
         stamp: on.to_owned(),
-        rto_ms: millis(tape.restored(fault).max(mended).unwrap_or(fault).saturating_sub(fault)),
+        rto_ms: millis(
+            tape.until(recovered.unwrap_or(end)).restored(fault).max(mended).unwrap_or(fault).saturating_sub(fault),
+        ),
         rpo_ms: 0,
         acknowledged: 0,
         lost: 0,
@@ -234,13 +274,7 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Measured {
     /// Counts what is gone, and says what was not kept.
-    fn judge(
-        &mut self,
-        tape: &Tape,
-        stored: &std::collections::BTreeSet<String>,
-        fault: Duration,
-        undone: Option<Duration>,
-    ) {
+    fn judge(&mut self, tape: &Tape, stored: &BTreeSet<String>, fault: Duration, undone: Option<Duration>) {
         let acknowledged = tape.acknowledged();
         let gone = acknowledged.iter().filter(|(mark, _)| !stored.contains(**mark)).map(|(_, at)| *at);
         let (taken_back, lost): (Vec<Duration>, Vec<Duration>) =
@@ -276,8 +310,6 @@ impl Measured {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::load::{Outcome, Sample};
 

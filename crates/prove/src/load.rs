@@ -124,6 +124,11 @@ impl Tape {
         Some(again.unwrap_or(last))
     }
 
+    /// What had ended by then.
+    pub fn until(&self, end: Duration) -> Self {
+        Self { samples: self.samples.iter().filter(|s| s.ended() <= end).cloned().collect() }
+    }
+
     /// The longest time in which nothing was written, between `from` and `to`.
     pub fn longest_gap(&self, from: Duration, to: Duration) -> Duration {
         let mut ends: Vec<Duration> = self.acknowledged().into_values().filter(|e| *e > from && *e < to).collect();
@@ -339,8 +344,17 @@ impl Worker {
         }
         let mark = format!("{} {number}", self.mark);
         self.kept.insert("mark".into(), mark.clone());
-        self.ask(&mix.write.call, Some(mark)).await;
-        self.left -= 1;
+        let done = self.ask(&mix.write.call, Some(mark)).await;
+        // What their writes belong to may have been lost with them: a person begins anew.
+        self.left = if done || !self.is_gone() { self.left - 1 } else { 0 };
+    }
+
+    /// Whether the last request was answered that what it names is not there.
+    fn is_gone(&self) -> bool {
+        let tape = self.tape.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = format!("{} ", self.mark);
+        let own = |sample: &&Sample| sample.mark.as_ref().is_some_and(|mark| mark.starts_with(&own));
+        tape.samples.iter().rev().find(own).is_some_and(|sample| sample.outcome == Outcome::Refused(404))
     }
 
     /// One request, recorded; whether it was answered as done.

@@ -43,10 +43,20 @@ pub struct Site {
     pub places: BTreeMap<String, PathBuf>,
     /// Isolation that was asked for and this machine does not give, with what was refused.
     pub missing: Vec<String>,
+    /// The front door through which people come to it, if its manifest names one.
+    pub door: Option<Door>,
     /// Where a check may leave files while it runs.
     pub scratch: PathBuf,
     /// This program, where every user of the stamp may run it.
     pub program: PathBuf,
+}
+
+/// The edge of another stamp, before this one's.
+#[derive(Clone)]
+pub struct Door {
+    pub stamp: String,
+    pub url: String,
+    pub ca_pem: Vec<u8>,
 }
 
 /// A way to a workload: where it listens, and, if it lives in a closed network, from inside of that.

@@ -4,6 +4,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Mutex};
 
 use anyhow::Context as _;
 use api::{
+    Secret,
     client::Client,
     supervisor::{Event, Ready, StampLine, StampRef, Status, UpRequest},
 };
@@ -152,6 +153,20 @@ impl Host for Shared {
         let of = StampRef { system: self.0.system.clone(), stamp: stamp.to_owned() };
         Box::pin(async move { take_down(&self.0.client, &of).await })
     }
+
+    fn destroy<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
+        Box::pin(async move { self.0.remove(stamp).await.map_err(|e| said(&e)) })
+    }
+
+    fn up_from<'a>(
+        &'a self,
+        stamp: &'a str,
+        manifest: &'a str,
+        from: &'a std::path::Path,
+        key: &'a Secret,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
+        Box::pin(async move { self.0.restore_from(stamp, manifest, from, key).await.map_err(|e| said(&e)) })
+    }
 }
 
 /// An error with its causes, and what it shows below them: the faults of a manifest, the end of a log.
@@ -169,15 +184,40 @@ impl Scratch {
         destroy(&self.client, self.client.get::<Vec<StampLine>>("/stamps").await?).await
     }
 
-    async fn bring_up(&self, stamp: &str, manifest: &str, moved: Moved) -> anyhow::Result<Site> {
-        let request = UpRequest {
+    fn request(&self, stamp: &str, manifest: &str, moved: Moved) -> UpRequest {
+        UpRequest {
             folder: self.folder.clone(),
             manifest: manifest.to_owned(),
             stamp: stamp.to_owned(),
             programs: self.programs.clone(),
             clock_offset_ms: moved.clock_offset_ms,
             certificate_seconds: moved.certificate_seconds,
-        };
+        }
+    }
+
+    async fn remove(&self, stamp: &str) -> anyhow::Result<()> {
+        let client = connect::supervisor(&self.home).await?;
+        let all = client.get::<Vec<StampLine>>("/stamps").await?;
+        destroy(&client, all.into_iter().filter(|line| line.stamp == stamp).collect()).await
+    }
+
+    async fn restore_from(
+        &self,
+        stamp: &str,
+        manifest: &str,
+        from: &std::path::Path,
+        key: &Secret,
+    ) -> anyhow::Result<()> {
+        let client = connect::supervisor(&self.home).await?;
+        let mut body = serde_json::to_value(self.request(stamp, manifest, Moved::default()))?;
+        body["from"] = from.display().to_string().into();
+        // A secret has no `Serialize`, so that it cannot be written by accident.
+        body["recovery_key"] = key.expose().into();
+        connect::events(&client, "/restore-from", &body, |_| ()).await.map(drop)
+    }
+
+    async fn bring_up(&self, stamp: &str, manifest: &str, moved: Moved) -> anyhow::Result<Site> {
+        let request = self.request(stamp, manifest, moved);
         let tell = |event: Option<&Event>| {
             if let (Some(event), Ok(mut told)) = (event, self.told.lock()) {
                 told(event);
@@ -267,6 +307,20 @@ impl Host for Person {
         let of = StampRef { system: self.system.clone(), stamp: stamp.to_owned() };
         Box::pin(async move { take_down(&self.client, &of).await })
     }
+
+    fn destroy<'a>(&'a self, stamp: &'a str) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
+        Box::pin(async move { Err(format!("{stamp} is a person's: no drill removes it")) })
+    }
+
+    fn up_from<'a>(
+        &'a self,
+        stamp: &'a str,
+        _: &'a str,
+        _: &'a std::path::Path,
+        _: &'a Secret,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + 'a>> {
+        Box::pin(async move { Err(format!("{stamp} is a person's: no drill brings it up from a copy")) })
+    }
 }
 
 /// A running stamp as checks see it.
@@ -296,6 +350,7 @@ pub async fn site(
         system,
         status,
         missing: Vec::new(),
+        door: None,
         scratch,
         program,
     })

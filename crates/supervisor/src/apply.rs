@@ -27,6 +27,7 @@ use crate::{
     reconcile::blocking,
     secrets,
     stamp::{Ground, What, Work},
+    state,
 };
 
 /// The entry looks at each service once a second ([`crate::compose`]), with a limit of two.
@@ -403,7 +404,13 @@ pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destro
             members.push(ground.lead_lock(&row.system, &row.stamp, &id).lock_owned().await);
         }
     }
+    let mut kept = destroy;
     for workload in order {
+        let is_database = plan::resource_of(&workload).parse::<ResourceId>().is_ok_and(|id| id.kind == Kind::Postgres);
+        if is_database && !std::mem::replace(&mut kept, true) {
+            // Nobody comes in any more: what the roles have now is what a stamp that goes on from a copy begins with.
+            state::last(ground, row).await;
+        }
         let id = format!("stop {workload}");
         let started = Instant::now();
         work.feed.tell(Event::Step { id: id.clone(), state: StepState::Running, milliseconds: 0, note: String::new() });

@@ -39,16 +39,26 @@ struct Stored {
 }
 
 impl Authority {
+    /// Reads the stamp's root file.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join("root/keys.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+        Self::read(path, Secret::new(text))
+    }
+
     /// Reads the stamp's root file, or makes it.
-    pub fn open(folder: &Path, zone: &str, cloud_names: bool) -> Result<Self, Error> {
+    pub fn ensure(folder: &Path, zone: &str, cloud_names: bool) -> Result<Self, Error> {
+        if Self::is_there(folder) {
+            return Self::open(folder);
+        }
         let root = folder.join("root");
         crate::home::make(&root, 0o700).map_err(Error::file("make", &root))?;
-        let path = root.join("keys.json");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Self::read(path, Secret::new(text)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::make(path, zone, cloud_names),
-            Err(e) => Err(Error::file("read", path)(e)),
-        }
+        Self::make(root.join("keys.json"), zone, cloud_names)
+    }
+
+    /// Whether the stamp has its root file.
+    pub fn is_there(folder: &Path) -> bool {
+        folder.join("root/keys.json").exists()
     }
 
     fn read(path: PathBuf, text: Secret) -> Result<Self, Error> {

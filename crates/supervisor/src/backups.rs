@@ -123,7 +123,8 @@ pub fn config(
     let restore = beside.or(region).filter(|_| *workload == id.to_string());
     let backup = &declared.backup;
     let copy = (backup.geo && id == origin).then(|| {
-        let region = copy_region(composer.system.region.as_deref());
+        // Under the label of the region that a cloud pairs with the stamp's own.
+        let region = model::region::paired(composer.system.region.as_deref());
         let stamp = format!("{}.{}", layout.system, layout.stamp);
         composer.home.regions().join(region).join(stamp).join(workload)
     });
@@ -150,29 +151,6 @@ fn leading_repository(composer: &Composer<'_>, id: &ResourceId) -> PathBuf {
     let (system, stamp) = (&composer.row.system, &composer.row.stamp);
     let lead = crate::lead::written(composer.journal, system, stamp, &id.to_string()).ok().flatten();
     lead.map_or_else(|| repository(composer.layout, id), |lead| composer.layout.place(&lead.primary).join("backups"))
-}
-
-/// The label under which a further copy lies: the region that a cloud pairs with the stamp's own.
-pub fn copy_region(region: Option<&str>) -> String {
-    const PAIRS: [(&str, &str); 10] = [
-        ("australiaeast", "australiasoutheast"),
-        ("uaenorth", "uaecentral"),
-        ("westeurope", "northeurope"),
-        ("eastus", "westus"),
-        ("eastus2", "centralus"),
-        ("westus2", "westcentralus"),
-        ("uksouth", "ukwest"),
-        ("southeastasia", "eastasia"),
-        ("japaneast", "japanwest"),
-        ("francecentral", "francesouth"),
-    ];
-    let region = region.unwrap_or("local");
-    let paired = PAIRS.iter().find_map(|(a, b)| match region {
-        r if r == *a => Some((*b).to_owned()),
-        r if r == *b => Some((*a).to_owned()),
-        _ => None,
-    });
-    paired.unwrap_or_else(|| format!("{region}-secondary"))
 }
 
 /// The database that is meant: named, or the only one that is declared.
@@ -635,18 +613,4 @@ async fn discard_now(ground: &Arc<Ground>, row: &StampRow, beside: &Beside) -> R
 
 async fn forget(layout: Layout, origin: ResourceId) -> Result<(), Error> {
     blocking(move || kept(&layout, &origin).iter().try_for_each(|folder| remove(folder))).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_never_lies_under_its_own_regions_label() {
-        assert_eq!(copy_region(Some("australiaeast")), "australiasoutheast");
-        assert_eq!(copy_region(Some("australiasoutheast")), "australiaeast");
-        for region in [None, Some("moon"), Some("uaenorth")] {
-            assert_ne!(Some(copy_region(region).as_str()), region);
-        }
-    }
 }

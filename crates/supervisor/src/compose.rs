@@ -10,7 +10,7 @@ use std::{
 use api::{
     audit::AuditConfig,
     context::{ContextFile, IdentityRef, RoleFile, secret},
-    gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Route, TlsMin, Upstream},
+    gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Origin, Route, TlsMin, Upstream},
     identity::{Client, IdentityConfig},
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
@@ -36,6 +36,8 @@ use crate::{
 pub const OPERATOR: &str = "supervisor";
 /// Connections beyond the declared ones: PostgreSQL keeps three for superusers, and the keeper has two at times.
 const OWN_CONNECTIONS: u32 = 5;
+/// The upstream of an edge that stands before other stamps.
+pub const ORIGINS: &str = "origins";
 /// The shim puts the workload's ingestion key in place of this text.
 const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
@@ -494,9 +496,8 @@ impl Composer<'_> {
     fn output(&self, id: &ResourceId, output: Output) -> Result<String, Error> {
         let layout = self.layout;
         Ok(match (id.kind, output) {
-            (Kind::Edge | Kind::Identity | Kind::Registry, Output::Url) | (Kind::Identity, Output::Issuer) => {
-                layout.url(id)?
-            }
+            (Kind::Edge, Output::Url) => self.people_come_to()?,
+            (Kind::Identity | Kind::Registry, Output::Url) | (Kind::Identity, Output::Issuer) => layout.url(id)?,
             (Kind::Identity, Output::Tenant) => layout.tenant.clone(),
             (Kind::Vault, Output::Url) => layout.named_url(id),
             (Kind::Telemetry, Output::Endpoint) => layout.url(id)?,
@@ -553,6 +554,10 @@ impl Composer<'_> {
             upstreams.insert(route.to.to_string(), Upstream { targets, health, tls, ..Upstream::default() });
             routes.push(Route { hosts: route.hosts.clone(), path: route.path.clone(), to: route.to.to_string() });
         }
+        if !edge.origins.is_empty() {
+            upstreams.insert(ORIGINS.to_owned(), self.origins(edge)?);
+            routes.push(Route { hosts: Vec::new(), path: "/".into(), to: ORIGINS.into() });
+        }
         let standard = EdgeBounds::default();
         let bounds = edge.limits;
         let limits = EdgeBounds {
@@ -575,6 +580,43 @@ impl Composer<'_> {
             telemetry: self.first(Kind::Telemetry).map(|t| self.layout.url(&t)).transpose()?,
             ..GatewayConfig::default()
         })
+    }
+
+    /// The entries of other stamps that are there now; one that comes later is told later ([`crate::doors`]).
+    fn origins(&self, edge: &model::resource::Edge) -> Result<Upstream, Error> {
+        let mut upstream = Upstream::default();
+        for origin in &edge.origins {
+            let entry = crate::doors::entry(self.home, self.journal, &self.system.name, &origin.stamp)?;
+            let Some(entry) = entry else { continue };
+            let address = at(entry.address, self.layout.https_port(Kind::Edge));
+            upstream.targets.push(address);
+            let verified = Origin {
+                stamp: origin.stamp.clone(),
+                ca_pem: entry.ca_pem,
+                server_name: entry.address.to_string(),
+                priority: origin.priority,
+                weight: origin.weight,
+            };
+            upstream.origins.insert(address, verified);
+        }
+        upstream.health = Some(HealthCheck {
+            path: edge.probe.path.clone(),
+            interval_ms: edge.probe.every.as_millis() as u64,
+            timeout_ms: 2000,
+            fall: edge.probe.fall,
+            rise: 1,
+        });
+        Ok(upstream)
+    }
+
+    /// Where people come in: at this stamp's edge, or at the front door before it.
+    fn people_come_to(&self) -> Result<String, Error> {
+        if let Some(front) = self.system.front()
+            && let Some(address) = crate::doors::address(self.journal, &self.system.name, front)?
+        {
+            return Ok(crate::layout::https(&address.to_string(), self.layout.https_port(Kind::Edge)));
+        }
+        self.layout.url(&ResourceId::edge())
     }
 
     fn vault(&self, id: &ResourceId, vault: &model::resource::Vault) -> VaultConfig {
@@ -630,7 +672,7 @@ impl Composer<'_> {
     }
 
     fn identity(&self, id: &ResourceId, identity: &model::resource::Identity) -> Result<IdentityConfig, Error> {
-        let edge = self.system.edge().map(|_| self.layout.url(&ResourceId::edge())).transpose()?.unwrap_or_default();
+        let edge = self.system.edge().map(|_| self.people_come_to()).transpose()?.unwrap_or_default();
         let mut clients: Vec<Client> = identity
             .clients
             .iter()

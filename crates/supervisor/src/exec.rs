@@ -30,7 +30,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
             hint: Some(format!("one of: {}", known.join(", "))),
         });
     };
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let workload = id.to_string();
     let user = layout.user(&workload);
     let shim =

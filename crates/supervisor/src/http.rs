@@ -210,7 +210,7 @@ async fn one_vault(
     let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
     let vault = secrets::the_vault(&system, wanted)?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let client = secrets::vault_client(ground, &layout, &authority, &system, &vault).await?;
     Ok((vault, client))
 }
@@ -260,7 +260,7 @@ async fn give_token(State(ground): Shared, Json(request): Json<TokenRequest>) ->
         what: format!("{} has no identity of its own", system.name),
         hint: Some("its outside issuer gives tokens".into()),
     })?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let token = secrets::token(&layout, &authority, &system, identity, &request.workload, &request.resource).await?;
     // A token has no `Serialize`, so that it cannot be written by accident.
     let body = serde_json::json!({

@@ -57,7 +57,7 @@ pub async fn build(ground: &Arc<Ground>, row: &StampRow, request: &BuildRequest)
         });
     }
     let repository = repository_of(&system, declared, &id);
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let client = client(&layout, &authority, &system, &registry).await?;
     let hub = Hub { client, registry, repository };
 

@@ -270,7 +270,8 @@ pub fn sockets(home: &Home, row: &StampRow) -> PathBuf {
     home.sockets().join(format!("{:04x}", row.block))
 }
 
-fn https(host: &str, port: u16) -> String {
+/// `https://HOST[:PORT]`.
+pub fn https(host: &str, port: u16) -> String {
     if port == 443 { format!("https://{host}") } else { format!("https://{host}:{port}") }
 }
 

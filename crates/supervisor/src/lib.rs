@@ -12,6 +12,7 @@ mod apply;
 mod authority;
 mod backups;
 mod compose;
+mod doors;
 mod error;
 mod exec;
 mod failover;

@@ -60,7 +60,7 @@ impl Closed {
     /// Decides whether the stamp has a closed network, and its addresses; written down if it is another than before.
     pub fn settle(ground: &Ground, row: &StampRow, system: &System, layout: &mut Layout) -> Result<(), Error> {
         // Inside, names are needed: certificates carry no private addresses.
-        if !is_declared(&system.network) || ground.machine.network.is_err() || !layout.names {
+        if !system.wants_network() || ground.machine.network.is_err() || !layout.names {
             if layout.closed.take().is_some() {
                 ground.journal.drop_fact(&row.system, &row.stamp, FACT)?;
             }
@@ -175,14 +175,9 @@ impl Drop for Gate {
     }
 }
 
-/// Whether a manifest asks for a network of its own.
-pub fn is_declared(network: &Declared) -> bool {
-    network.space.is_some() || !network.subnets.is_empty()
-}
-
 /// What became of the network that the manifest declares.
 pub fn in_words(ground: &Ground, system: &System, layout: &Layout) -> String {
-    match (&layout.closed, is_declared(&system.network), &ground.machine.network) {
+    match (&layout.closed, system.wants_network(), &ground.machine.network) {
         (Some(closed), ..) => format!("{}, closed", closed.space()),
         (None, false, _) => String::new(),
         (None, true, Err(refused)) => format!("closed network: not possible here ({refused})"),

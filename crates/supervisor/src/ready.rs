@@ -129,7 +129,9 @@ pub async fn open(
             Ok(answer) => {
                 let targets = answer["targets"].as_array().cloned().unwrap_or_default();
                 let name = |t: &serde_json::Value| t["upstream"].as_str().unwrap_or_default().to_owned();
-                let closed = targets.iter().map(name).find(|upstream| {
+                // Stamps behind a front door come and go; it serves whichever are there.
+                let waited = targets.iter().map(name).filter(|upstream| *upstream != crate::compose::ORIGINS);
+                let closed = waited.into_iter().find(|upstream| {
                     !targets.iter().any(|t| name(t) == *upstream && t["available"] == true && t["healthy"] == true)
                 });
                 match closed {

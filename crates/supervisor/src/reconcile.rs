@@ -14,6 +14,7 @@ use crate::{
     apply::{self, Scene},
     authority::Authority,
     compose::Composer,
+    doors,
     files::digest,
     home,
     journal::{StampRow, Wanted},
@@ -63,6 +64,17 @@ pub(crate) async fn begin_up(
 ) -> Result<Work, Error> {
     let system = resolve(&request.manifest, &request.stamp)?;
     runnable(&system)?;
+    if let Some(front) = system.front()
+        && doors::address(&ground.journal, &system.name, front)?.is_none()
+    {
+        return Err(Error::Asked {
+            what: format!(
+                "people come to {}/{} through {front}, which was not brought up yet",
+                system.name, request.stamp
+            ),
+            hint: Some(format!("bring it up first: stamp up {} --stamp {front}", system.name)),
+        });
+    }
     if (request.clock_offset_ms != 0 || request.certificate_seconds != 0) && !ground.home.is_scratch() {
         return Err(Error::Asked {
             what: "the clock of a person's stamp is not moved, nor the life of its certificates".into(),
@@ -215,13 +227,19 @@ pub(crate) async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) 
         // What an earlier `up` closed is open now, by the manifest or by the machine; its workloads have been replaced.
         let network = network::network(&ground.home, row);
         blocking(move || network.remove().map_err(Error::Network)).await?;
-        if network::is_declared(&scene.system.network)
+        if scene.system.wants_network()
             && let Err(refused) = &ground.machine.network
         {
             ready.missing.push(format!("closed network ({refused})"));
         }
     }
     ready.notes.extend(outcome.notes);
+    if let Some(front) = scene.system.front()
+        && let Some(address) = doors::address(&ground.journal, &row.system, front)?
+    {
+        let url = layout::https(&address.to_string(), scene.layout.https_port(model::Kind::Edge));
+        ready.notes.push(format!("people come in through {front}: {url}"));
+    }
     ready.admin_link = people::unused_link(ground, &scene).await?;
     Ok(ready)
 }
@@ -240,7 +258,7 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     for folder in [&layout.folder, &layout.folder.join("public"), &layout.sockets] {
         home::make(folder, 0o711).map_err(Error::file("make", folder))?;
     }
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = root(ground, &layout, &system)?;
     if system.resources.keys().any(|id| id.kind == model::Kind::Postgres) {
         recovery::ensure(&layout.folder)?;
     }
@@ -262,6 +280,27 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
         network::spoil_again(ground, row, &layout)?;
     }
     Ok(Scene { row: row.clone(), layout, authority, composed, migrations, system })
+}
+
+/// The stamp's authority, made at its first `up`. One that was there and is gone is not made anew: what came up with new keys would
+/// be another stamp under the old one's name, and its empty databases would be archived over the copies that can bring it back.
+fn root(ground: &Ground, layout: &Layout, system: &System) -> Result<Authority, Error> {
+    let rooted = ground.journal.fact(&layout.system, &layout.stamp, ROOTED)?.is_some();
+    if rooted && !Authority::is_there(&layout.folder) {
+        let of = format!("{}/{}", layout.system, layout.stamp);
+        return Err(Error::Asked {
+            what: format!("the root keys of {of} are gone from {}", layout.folder.join("root").display()),
+            hint: Some(
+                "put the folder back, or bring the stamp up under another name from a copy of its backups: stamp restore --from COPY --key-file FILE --stamp NAME"
+                    .into(),
+            ),
+        });
+    }
+    let authority = Authority::ensure(&layout.folder, &layout.zone, system.cloud_names)?;
+    if !rooted {
+        ground.journal.set_fact(&layout.system, &layout.stamp, ROOTED, "")?;
+    }
+    Ok(authority)
 }
 
 /// What everybody in the stamp may read: the CA, a bundle with the machine's CAs, the names.
@@ -407,6 +446,8 @@ pub fn composer<'a>(
 }
 
 const CLOCK: &str = "clock-offset-ms";
+/// The stamp's root keys have been made.
+const ROOTED: &str = "rooted";
 
 fn clock_offset(ground: &Ground, row: &StampRow) -> i64 {
     let fact = ground.journal.fact(&row.system, &row.stamp, CLOCK).ok().flatten();

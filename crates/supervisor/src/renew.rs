@@ -7,7 +7,7 @@ use api::{Secret, client::Client};
 use model::{Kind, ResourceId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, authority::Authority, journal::StampRow, layout::Layout, reconcile, stamp::Ground};
+use crate::{Error, authority::Authority, journal::StampRow, layout::Layout, stamp::Ground};
 
 /// How long a certificate lives (Let's Encrypt's life, for the same reason: what is renewed often is known to be renewable).
 const LIFE: Duration = Duration::from_secs(90 * 86_400);
@@ -94,9 +94,8 @@ async fn try_look(
     if due.is_empty() {
         return Ok(());
     }
-    let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     for (key, workload, issued) in due {
         let before = serde_json::to_string(&issued).unwrap_or_default();
         let (cert, chain_key) = issue(ground, &layout, &authority, &workload, &issued.names)?;

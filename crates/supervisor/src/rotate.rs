@@ -63,7 +63,7 @@ pub async fn rotate(ground: &Arc<Ground>, row: &StampRow, ask: &RotateRequest) -
             hint: Some(format!("`stamp secret set {} {name}`", row.system)),
         });
     }
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     let client = secrets::vault_client(ground, &layout, &authority, &system, &vault).await?;
     let step = format!("rotate {vault} {name}");
     let (of, stamp) = (&row.system, &row.stamp);

@@ -13,7 +13,7 @@ use service::{Limits, Listener};
 use crate::{
     Error, Home,
     acts::Acts,
-    files, http,
+    doors, files, http,
     journal::{StampRow, Wanted},
     layout::Layout,
     reconcile, renew, shims,
@@ -79,6 +79,7 @@ async fn watch(ground: Arc<Ground>) {
     let mut empty = None;
     let mut tried = BTreeMap::new();
     let mut kept = BTreeMap::new();
+    let mut doors = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -92,6 +93,7 @@ async fn watch(ground: Arc<Ground>) {
                     if row.wanted == Wanted::Up {
                         renew::look(&ground, &row, &mut tried).await;
                         state::look(&ground, &row, &mut kept).await;
+                        doors::look(&ground, &row, &mut doors);
                     }
                     look(&ground, row, first).await;
                 }

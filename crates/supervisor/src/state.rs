@@ -77,6 +77,14 @@ pub async fn look(ground: &std::sync::Arc<Ground>, row: &StampRow, kept: &mut BT
     }
 }
 
+/// Keeps the state of a stamp's roles as it is at its orderly end, before the keepers of its databases copy for the last time.
+pub async fn last(ground: &std::sync::Arc<Ground>, row: &StampRow) {
+    let (own, of) = (ground.clone(), row.clone());
+    if let Err(error) = blocking(move || keep(&own, &of, "")).await {
+        tracing::warn!(stamp = row.stamp, error = crate::error::chain(&error), "could not keep the state of the roles");
+    }
+}
+
 fn keep(ground: &Ground, row: &StampRow, was: &str) -> Result<String, Error> {
     let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let databases = databases(&system);
@@ -84,7 +92,7 @@ fn keep(ground: &Ground, row: &StampRow, was: &str) -> Result<String, Error> {
         return Ok(String::new());
     }
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let authority = Authority::open(&layout.folder, &layout.zone, system.cloud_names)?;
+    let authority = Authority::open(&layout.folder)?;
     put_keys(row, &layout, &authority, &system)?;
     let mut found = Vec::new();
     for id in system.resources.keys().filter(|id| is_kept(id.kind)) {

@@ -65,6 +65,9 @@ fn routes(r: &Reader<'_>, system: &System) {
         });
         found.map_or_else(|| r.span(&["edge", "routes"]), |n| n.span.clone())
     };
+    if !edge.origins.is_empty() {
+        seen.insert((None, "/"));
+    }
     for route in &edge.routes {
         let fits = match system.get(&route.to) {
             Some(Resource::Service(service)) => service.port.is_some(),

@@ -158,8 +158,17 @@ const SUBNET: &[Key] = &[
 
 const EDGE: &[Key] = &[
     Key::new("routes", List(&Table(ROUTE)), "What goes where; the longest path wins, a named host before any."),
-    Key::new("origins", List(&Name), "Stamps of this system that this edge stands before, the first one preferred.")
-        .later(),
+    Key::new(
+        "origins",
+        List(&Either(&[Name, Table(ORIGIN)])),
+        "Stamps of this system before which this edge stands, in none of their networks; of a list of names the first is preferred.",
+    ),
+    Key::new("probe", Table(PROBE), "How origins are asked whether they are well."),
+    Key::new(
+        "front",
+        Name,
+        "The stamp through whose edge people come to this one: `{edge.url}` and sign-in lead there. It is brought up first.",
+    ),
     Key::new(
         "tls",
         Table(&[Key::new("min", OneOf(&["1.2", "1.3"]), "Oldest TLS version that is taken; 1.2 if not given.")]),
@@ -172,6 +181,22 @@ const EDGE: &[Key] = &[
     Key::new("waf", Bool, "The OWASP Core Rule Set looks at each request.").later(),
     Key::new("rates", Named(Names::Name, &Raw), "Requests by tier of caller, such as standard = \"60/m\".").later(),
     Key::new("cache", List(&Table(CACHE)), "Answers that are kept.").later(),
+];
+
+const ORIGIN: &[Key] = &[
+    Key::new("stamp", Name, "A stamp of this system that has an edge.").required(),
+    Key::new(
+        "priority",
+        count(100),
+        "Of origins that are well, those with the lowest get the requests; its place in the list if not given.",
+    ),
+    Key::new("weight", count(1000), "Its share of the requests among those of its priority; 1 if not given."),
+];
+
+const PROBE: &[Key] = &[
+    Key::new("path", Path, "Asked of each origin; an answer of 2xx or 3xx says that it is well; `/` if not given."),
+    Key::new("every", Duration, "The time between two looks; 1s if not given."),
+    Key::new("fall", count(100), "Bad answers in a row that take an origin out; 2 if not given."),
 ];
 
 const ROUTE: &[Key] = &[

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     diagnostic::{Code, Diagnostic},
     id::{Kind, ResourceId},
-    resource::{Cache, Edge, EdgeLimits, Identity, Rate, RatePer, Resource, Route, TlsMin},
+    resource::{Cache, Edge, EdgeLimits, Identity, Origin, Probe, Rate, RatePer, Resource, Route, TlsMin},
     suggest,
     system::{Alert, Cost, Group, Link, LinkEnd, LinkKind, Network, Objective, Shared, Size, System, Target},
     unit::{self, Cidr},
@@ -110,12 +110,15 @@ impl Reader<'_> {
                 Some(Route { hosts: self.texts(item, "host"), path: self.raw(item, "path")?, to })
             })
             .collect();
-        let origins = self.names(node, "origins");
-        for origin in node.get("origins").map_or(&[][..], Node::items) {
-            if let Some(name) = origin.as_text() {
-                self.known_stamp(name, origin);
-            }
-        }
+        let origins = self.origins(node);
+        let standard = Probe::default();
+        let probe = node.get("probe").map_or_else(Probe::default, |probe| Probe {
+            path: self.raw(probe, "path").unwrap_or(standard.path),
+            every: self.duration(probe, "every").filter(|d| !d.is_zero()).unwrap_or(standard.every),
+            fall: self.integer(probe, "fall").unwrap_or(standard.fall),
+        });
+        let front =
+            node.get("front").filter(|front| front.as_text().is_some_and(|name| self.another_stamp(name, front)));
         if node.get("routes").is_none_or(|r| r.items().is_empty()) && origins.is_empty() {
             let fault = Diagnostic::new(Code::S0118, self.span(&["edge"]), "the edge leads nowhere");
             self.fault(fault.hint("add a route: `routes = [{ path = \"/\", to = \"service.web\" }]`"));
@@ -143,6 +146,8 @@ impl Reader<'_> {
         Edge {
             routes,
             origins,
+            probe,
+            front: front.and_then(Node::as_text).map(str::to_owned),
             tls_min: node
                 .get("tls")
                 .and_then(|tls| self.word(tls, "min", &[("1.2", TlsMin::V1_2), ("1.3", TlsMin::V1_3)]))
@@ -155,6 +160,32 @@ impl Reader<'_> {
             rates: rates.collect(),
             cache: cache.collect(),
         }
+    }
+
+    fn origins(&self, edge: &Node) -> Vec<Origin> {
+        let items = edge.get("origins").map_or(&[][..], Node::items).iter();
+        let origins = items.zip(1..).filter_map(|(item, place)| {
+            let (name, node) = match item.as_text() {
+                Some(name) => (name, item),
+                None => (item.get("stamp")?.as_text()?, item.get("stamp")?),
+            };
+            self.another_stamp(name, node).then(|| Origin {
+                stamp: name.to_owned(),
+                priority: self.integer(item, "priority").unwrap_or(place),
+                weight: self.integer(item, "weight").unwrap_or(1),
+            })
+        });
+        origins.collect()
+    }
+
+    /// Whether it is a stamp of the system, and not this one.
+    fn another_stamp(&self, name: &str, node: &Node) -> bool {
+        if name == self.stamp {
+            let message = format!("the edge of `{name}` cannot stand before itself");
+            self.fault(Diagnostic::new(Code::S0119, node.span.clone(), message));
+            return false;
+        }
+        self.known_stamp(name, node)
     }
 
     fn blocks(&self, node: &Node, key: &str) -> Vec<Cidr> {

@@ -13,8 +13,12 @@ use crate::{
 pub struct Edge {
     /// At least one, unless there are `origins`.
     pub routes: Vec<Route>,
-    /// Stamps that this edge stands before, the preferred one first.
-    pub origins: Vec<String>,
+    /// Stamps that this edge stands before.
+    pub origins: Vec<Origin>,
+    /// How they are asked whether they are well.
+    pub probe: Probe,
+    /// The stamp through whose edge people come to this one: its address is this edge's for `{edge.url}` and for sign-in.
+    pub front: Option<String>,
     pub tls_min: TlsMin,
     /// `max-age` of Strict-Transport-Security; zero leaves the header out.
     pub hsts: Duration,
@@ -28,6 +32,31 @@ pub struct Edge {
     /// By tier of caller, such as `standard`.
     pub rates: BTreeMap<String, Rate>,
     pub cache: Vec<Cache>,
+}
+
+/// The entry of another stamp, as a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub stamp: String,
+    /// From 1. Of those that are well, the ones with the lowest get the requests.
+    pub priority: u32,
+    /// From 1. Its share among those of its priority.
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// A 2xx or 3xx answer says that it is well.
+    pub path: String,
+    pub every: Duration,
+    /// So many bad answers in a row take it out.
+    pub fall: u32,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { path: "/".into(), every: Duration::from_secs(1), fall: 2 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,7 +119,8 @@ pub async fn swap(site: &Site, act: SwapAct) -> Result<Restored, Miss> {
     }
 }
 
-async fn backups(site: &Site) -> Result<BackupList, Miss> {
+/// What the first database can be gone back to.
+pub async fn backups(site: &Site) -> Result<BackupList, Miss> {
     let StampRef { system, stamp } = site.of();
     let mut all: Vec<BackupList> = site.supervisor.get(&format!("/backups?system={system}&stamp={stamp}")).await?;
     all.pop().ok_or_else(|| Miss::Failed("the stamp has no database".into()))

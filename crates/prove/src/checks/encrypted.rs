@@ -88,7 +88,7 @@ fn fault(conversation: &Conversation) -> Option<String> {
     }
     let after = match says.strip_prefix(&SSL_REQUEST) {
         Some(_) if answers.first() != Some(&b'S') => return Some("is refused TLS".into()),
-        Some(rest) if rest.is_empty() => return None,
+        Some([]) => return None,
         Some(rest) => rest,
         None => says,
     };

@@ -83,6 +83,41 @@ pub async fn stand_alone(lab: &Lab, on: &str, c: &Call) -> Seen {
     }
 }
 
+/// `regions_apart(REGION, OTHER STAMP, OTHER REGION, SERVICE)`: application, database and vault of each are its own.
+pub async fn regions_apart(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let other = c.argument(1, "other");
+    let (one, two) = (lab.site(on).await?, lab.site(other).await?);
+    let mut seen = Vec::new();
+    let mut all: Vec<BTreeSet<u32>> = Vec::new();
+    for (site, region) in [(&one, c.argument(0, "")), (&two, c.argument(2, ""))] {
+        let service = format!("service.{}", c.argument(3, "web"));
+        let parts = [service.clone(), site.first("postgres")?, site.first("vault")?];
+        let told = until_in("a process that says its region", LONG, async || {
+            let now = super::members::status(site).await?;
+            let pids = now.resources.iter().filter(|r| r.name == service).flat_map(|r| r.pids.iter().skip(1));
+            let environments = pids.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/environ")).ok());
+            let says = |text: String| text.split('\0').find_map(|e| e.strip_prefix("REGION_NAME=").map(str::to_owned));
+            let told = environments.into_iter().find_map(says);
+            told.ok_or_else(|| Miss::Failed(format!("{service} of {} says none", site.stamp)))
+        })
+        .await?;
+        must!(told == region, "{service} of {} runs in the region {told}", site.stamp);
+        let pids: BTreeSet<u32> = parts.iter().flat_map(|part| site.pids(part).iter().copied()).collect();
+        must!(parts.iter().all(|part| !site.pids(part).is_empty()), "{} runs {pids:?}", site.stamp);
+        must!(health(site).await? == 200, "{} does not serve", site.stamp);
+        seen.push(format!("{} ({told}): {}", site.stamp, parts.join(", ")));
+        all.push(pids);
+    }
+    must!(all[0].is_disjoint(&all[1]), "processes belong to both: {all:?}");
+    must!(folder(&one)? != folder(&two)?, "both lie in {}", folder(&one)?.display());
+    let foreign = two.client(&one.url("edge")?)?.send("GET", "/health", None).await;
+    must!(foreign.is_err(), "the CA of {other} vouches for {on}");
+    for stamp in [on, other] {
+        lab.down(stamp).await?;
+    }
+    Ok(format!("{}; no process, folder or authority of both", seen.join("; ")))
+}
+
 /// `one_without_the_other(OTHER STAMP, DATABASE)`.
 pub async fn one_without_the_other(lab: &Lab, on: &str, c: &Call) -> Seen {
     let (broken, database) = (lab.site(on).await?, c.argument(1, "postgres.main"));

@@ -29,7 +29,7 @@ fn now_ns() -> i128 {
 }
 
 /// Requests with a trace id of their own; the ids and how long the client waited for each, in nanoseconds.
-async fn requests(site: &Site, path: &str, count: usize) -> Result<Vec<(String, u16, i64)>, Miss> {
+pub async fn requests(site: &Site, path: &str, count: usize) -> Result<Vec<(String, u16, i64)>, Miss> {
     let client = site.client(&site.url("edge")?)?;
     let name = http::HeaderName::from_static("traceparent");
     let mut sent = Vec::new();
@@ -51,7 +51,8 @@ pub async fn arrives(site: &Site, service: &str) -> Result<(), Miss> {
     site.query_until("the service's spans", &sql, |rows| number(&rows[0][0]) >= 3).await.map(drop)
 }
 
-fn list(ids: &[(String, u16, i64)]) -> String {
+/// The ids for a list in SQL.
+pub fn list(ids: &[(String, u16, i64)]) -> String {
     ids.iter().map(|(id, ..)| format!("'{id}'")).collect::<Vec<_>>().join(",")
 }
 
