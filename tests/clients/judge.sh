@@ -108,4 +108,21 @@ if [[ ${1:-} == --long ]]; then
 fi
 judged clients judge tests/clients "" keyvault-python keyvault-node otlp-python otlp-node oidc psql curl tls || failed=1
 JUDGE_REDIRECT=/signin-oidc judged time-tracker web systems/time-tracker "user manager admin" oidc psql curl openapi || failed=1
+
+# The registry is reached from outside, by a person with the vault's password.
+registry=$("$stamp" open time-tracker registry.main 2>/dev/null)
+code=0
+said=$("$stamp" secret show time-tracker ACR--Password 2>/dev/null |
+    "$here/skopeo.sh" "${registry#https://}" "$home/stamps/time-tracker.dev/public/ca.pem" main 2>&1 | tail -n 1) || code=$?
+case $code in
+    0) echo "time-tracker, skopeo: ok ($said)" ;;
+    77)
+        echo "time-tracker, skopeo: $said"
+        if [[ ${STAMP_REQUIRE:-} == *clients* ]]; then failed=1; fi
+        ;;
+    *)
+        echo "time-tracker, skopeo: $said"
+        failed=1
+        ;;
+esac
 exit "$failed"

@@ -36,6 +36,8 @@ pub mod secret {
     pub const SHIP_KEY: &str = "ship-key";
     /// The key that a PostgreSQL's backups are sealed under, for its keeper.
     pub const BACKUP_KEY: &str = "backup-key";
+    /// The registry's root key; the admin user's password and the key of its tokens derive from it.
+    pub const REGISTRY_ROOT: &str = "registry-root";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
     /// The password with which the members of one database follow each other.

@@ -14,6 +14,7 @@ pub mod gateway;
 pub mod identity;
 pub mod member;
 pub mod postgres;
+pub mod registry;
 mod secret;
 pub mod shim;
 pub mod supervisor;

@@ -446,6 +446,47 @@ pub struct SecretRequest {
     pub value: crate::Secret,
 }
 
+/// `POST /secret/show`: a secret of a vault, as the operator reads it; answered by `{"value"}`, over the socket only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SecretRef {
+    pub system: String,
+    pub stamp: String,
+    /// `main` or `vault.main`; None: the only one.
+    pub vault: Option<String>,
+    pub name: String,
+}
+
+/// The answer of `POST /secret/show`.
+#[derive(Deserialize)]
+pub struct SecretValue {
+    pub value: crate::Secret,
+}
+
+/// `POST /build`: builds an image of a service and pushes it into the stamp's registry.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BuildRequest {
+    pub system: String,
+    pub stamp: String,
+    /// `web` or `service.web`.
+    pub service: String,
+    /// A version such as `v1.0.0`: the build is released under it.
+    #[serde(default)]
+    pub release: Option<String>,
+}
+
+/// An image that was built and pushed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Built {
+    pub registry: String,
+    pub repository: String,
+    pub digest: String,
+    pub tags: Vec<String>,
+    /// Of its layer.
+    pub bytes: u64,
+    /// When it was built, Unix milliseconds.
+    pub at_ms: i64,
+}
+
 /// `POST /secret/rotate`: another value for a secret that the stamp has made itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RotateRequest {

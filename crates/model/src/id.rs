@@ -74,11 +74,28 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 
+    /// Whether it is a role that writes an audit record of what it did.
+    pub const fn keeps_a_record(self) -> bool {
+        matches!(self, Self::Vault | Self::Identity | Self::Registry)
+    }
+
+    /// Whether people of this machine reach it from outside of a closed network.
+    pub const fn is_open_to_people(self) -> bool {
+        matches!(self, Self::Edge | Self::Identity | Self::Registry)
+    }
+
     /// Whether this version can run resources of this kind. The others are parsed and planned, and `up` refuses them.
     pub const fn is_provided(self) -> bool {
         matches!(
             self,
-            Self::Edge | Self::Service | Self::Postgres | Self::Vault | Self::Identity | Self::Telemetry | Self::Audit
+            Self::Edge
+                | Self::Service
+                | Self::Postgres
+                | Self::Vault
+                | Self::Identity
+                | Self::Telemetry
+                | Self::Audit
+                | Self::Registry
         )
     }
 }

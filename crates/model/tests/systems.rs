@@ -133,14 +133,14 @@ fn a_scratch_stamp_is_like_its_kind_but_for_the_name() {
 #[test]
 fn what_this_version_does_not_carry_out_is_told() {
     let system = time_tracker("prod");
-    assert!(system.unbuilt.contains(&"registry.main".to_owned()), "{:?}", system.unbuilt);
+    assert!(system.unbuilt.contains(&"registry.main.on_push".to_owned()), "{:?}", system.unbuilt);
     assert!(!system.unbuilt.contains(&"postgres.main.high_availability".to_owned()), "{:?}", system.unbuilt);
     assert!(!time_tracker("dev").unbuilt.contains(&"postgres.main.high_availability".to_owned()));
     assert!(system.unbuilt.contains(&"objectives".to_owned()), "{:?}", system.unbuilt);
     for path in ["network", "service.web.subnet", "postgres.main.subnet"] {
         assert!(!system.unbuilt.contains(&path.to_owned()), "{path} is carried out");
     }
-    assert!(!ResourceId::new(Kind::Registry, "main").kind.is_provided());
+    assert!(!ResourceId::new(Kind::Redis, "main").kind.is_provided());
 }
 
 #[test]

@@ -96,6 +96,11 @@ pub async fn leaf(way: &Way, before: Before, ca_pem: &[u8]) -> Result<String, Mi
     Ok(crate::inside::sha256(chain.first().map(AsRef::as_ref).unwrap_or_default()))
 }
 
+/// A connection by TLS 1.3, the certificate checked against `ca_pem`.
+pub async fn encrypted(way: &Way, ca_pem: &[u8]) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Miss> {
+    shaken(way, Before::Nothing, &rustls::version::TLS13, ca_pem).await
+}
+
 async fn shaken(
     way: &Way,
     before: Before,

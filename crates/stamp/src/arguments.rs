@@ -179,6 +179,16 @@ pub enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Build an image of a service and push it into the stamp's registry
+    Build {
+        #[command(flatten)]
+        of: Of,
+        /// The service, such as web
+        service: String,
+        /// Release it under this version, such as v1.0.0
+        #[arg(long)]
+        release: Option<String>,
+    },
     /// Sign in with a browser and print a token of yours, for what speaks to the vault as you
     Token {
         #[command(flatten)]
@@ -325,6 +335,15 @@ pub enum SecretVerb {
         #[arg(long)]
         vault: Option<String>,
     },
+    /// Print a secret's value on standard output; recorded like every other reading of it
+    Show {
+        #[command(flatten)]
+        of: Of,
+        name: String,
+        /// The vault, where there is more than one
+        #[arg(long)]
+        vault: Option<String>,
+    },
     /// Give a secret that the stamp has made itself another value; the old one opens nothing any more
     Rotate {
         #[command(flatten)]
@@ -415,6 +434,10 @@ pub enum Role {
         config: PathBuf,
     },
     Audit {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Registry {
         #[arg(long)]
         config: PathBuf,
     },

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod build;
 mod doctor;
 mod down;
 mod drill;
@@ -73,6 +74,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Open { of, resource } => open::run(&of, &resource, json).await,
             Verb::Network { of, verb } => network::run(&of, verb, json).await,
             Verb::Exec { of, service, command } => exec::run(&of, service, command).await,
+            Verb::Build { of, service, release } => build::run(&of, service, release, json).await,
+            Verb::Secret { verb: SecretVerb::Show { of, name, vault } } => {
+                people::show_secret(&of, name, vault, json).await
+            }
             Verb::Token { of, resource } => token::run(&of, &resource, json).await,
             Verb::Secret { verb: SecretVerb::Set { of, name, vault } } => {
                 people::set_secret(&of, name, vault, json).await

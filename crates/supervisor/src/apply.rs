@@ -332,12 +332,8 @@ async fn ready_note(scene: &Scene, composed: &Composed) -> String {
 fn notes(system: &System) -> Vec<String> {
     let later = system.unbuilt.iter().map(|path| format!("declared and not carried out yet: {path}"));
     let has = |kind: Kind| system.resources.keys().any(move |id| id.kind == kind);
-    let acting: Vec<String> = system
-        .resources
-        .keys()
-        .filter(|id| matches!(id.kind, Kind::Vault | Kind::Identity))
-        .map(ToString::to_string)
-        .collect();
+    let acting: Vec<String> =
+        system.resources.keys().filter(|id| id.kind.keeps_a_record()).map(ToString::to_string).collect();
     // Records are written first where they arise, and given up only once an audit role has them.
     let grows = (!acting.is_empty() && !has(Kind::Audit)).then(|| {
         format!(
@@ -353,7 +349,7 @@ pub fn ready(scene: &Scene) -> Result<Ready, Error> {
     let mut urls = BTreeMap::new();
     for id in scene.system.resources.keys() {
         match id.kind {
-            Kind::Edge | Kind::Identity => {
+            kind if kind.is_open_to_people() => {
                 urls.insert(id.to_string(), scene.layout.url(id)?);
             }
             Kind::Vault => {

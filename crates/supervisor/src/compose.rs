@@ -14,6 +14,7 @@ use api::{
     identity::{Client, IdentityConfig},
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
+    registry::{Grant, RegistryConfig, RegistryRole, Tier},
     shim::{FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
     telemetry::TelemetryConfig,
     vault::{Assignment, VaultConfig, VaultRole},
@@ -167,6 +168,10 @@ impl Composer<'_> {
             Resource::Audit(audit) => {
                 let config = AuditConfig { retention_days: days(audit.retention), sources: self.acting_roles() };
                 self.role(id, "audit", config, false, vec![(secret::AUDIT_ROOT, "audit-root".into())])
+            }
+            Resource::Registry(registry) => {
+                let keys = vec![(secret::REGISTRY_ROOT, format!("registry-root/{}", id.name)), ship_key(id)];
+                self.role(id, "registry", self.registry(id, registry)?, true, keys)
             }
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
@@ -351,6 +356,11 @@ impl Composer<'_> {
         {
             tls_names.push(format!("{}.vault.azure.net", vault.cloud_name.as_deref().unwrap_or(&id.name)));
         }
+        if let Some(Resource::Registry(registry)) = self.system.resources.get(id)
+            && self.system.cloud_names
+        {
+            tls_names.push(self.layout.cloud_registry(id, registry));
+        }
         let limits = self.system.resources.get(id).map(|r| self.limits(r)).unwrap_or_default();
         Ok(Composed {
             role: Some(serde_json::to_vec_pretty(&file).map_err(|e| Error::Fault(e.to_string()))?),
@@ -492,7 +502,7 @@ impl Composer<'_> {
         let layout = self.layout;
         Ok(match (id.kind, output) {
             (Kind::Edge, Output::Url) => self.people_come_to()?,
-            (Kind::Identity, Output::Url | Output::Issuer) => layout.url(id)?,
+            (Kind::Identity | Kind::Registry, Output::Url) | (Kind::Identity, Output::Issuer) => layout.url(id)?,
             (Kind::Identity, Output::Tenant) => layout.tenant.clone(),
             (Kind::Vault, Output::Url) => layout.named_url(id),
             (Kind::Telemetry, Output::Endpoint) => layout.url(id)?,
@@ -635,6 +645,35 @@ impl Composer<'_> {
             assignments,
             ..VaultConfig::default()
         }
+    }
+
+    fn registry(&self, id: &ResourceId, registry: &model::resource::Registry) -> Result<RegistryConfig, Error> {
+        let grants = registry.access.iter().map(|a| Grant {
+            principal: a.to.to_string(),
+            role: match a.role {
+                model::resource::RegistryRole::Pull => RegistryRole::Pull,
+                model::resource::RegistryRole::Push => RegistryRole::Push,
+                model::resource::RegistryRole::Delete => RegistryRole::Delete,
+            },
+            repositories: a.repositories.clone(),
+        });
+        // It pushes what people have it build; it is one of the names in the audit record like any other.
+        let own = Grant { principal: OPERATOR.into(), role: RegistryRole::Push, repositories: Vec::new() };
+        let grants = grants.chain([own]);
+        let mut hosts = vec![self.layout.name(id)];
+        if self.system.cloud_names {
+            hosts.push(self.layout.cloud_registry(id, registry));
+        }
+        Ok(RegistryConfig {
+            name: id.name.clone(),
+            url: self.layout.url(id)?,
+            hosts,
+            admin_user: registry.admin_user,
+            grants: grants.collect(),
+            movable_releases: registry.movable_releases,
+            keep_untagged_seconds: registry.keep_untagged.map(|d| d.as_secs()),
+            tier: registry.size.as_deref().map(Tier::named).unwrap_or_default(),
+        })
     }
 
     fn identity(&self, id: &ResourceId, identity: &model::resource::Identity) -> Result<IdentityConfig, Error> {
@@ -812,7 +851,8 @@ impl Composer<'_> {
         Ok(found)
     }
 
-    fn find_program(&self, workload: &str, program: &str) -> Result<PathBuf, Error> {
+    /// The kept copy of a program, looked up anew.
+    pub fn find_program(&self, workload: &str, program: &str) -> Result<PathBuf, Error> {
         let path = if program.contains('/') {
             let path = self.row.folder.join(program);
             path.is_file().then_some(path)
@@ -907,12 +947,7 @@ impl Composer<'_> {
     }
 
     fn acting_roles(&self) -> Vec<String> {
-        self.system
-            .resources
-            .keys()
-            .filter(|id| matches!(id.kind, Kind::Vault | Kind::Identity))
-            .map(ToString::to_string)
-            .collect()
+        self.system.resources.keys().filter(|id| id.kind.keeps_a_record()).map(ToString::to_string).collect()
     }
 }
 

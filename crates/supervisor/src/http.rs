@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use api::supervisor::{
-    BackupOf, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest, RotateRequest,
-    SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest, Version,
+    BackupOf, BuildRequest, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest,
+    RotateRequest, SecretRef, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest,
+    Version,
 };
 use axum::{
     Json, Router,
@@ -16,13 +17,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use model::Kind;
+use model::{Kind, ResourceId};
 
 use crate::{
     Error,
     acts::{self, Acts},
     authority::Authority,
-    backups, exec, failover,
+    backups, exec, failover, images,
     journal::StampRow,
     layout::Layout,
     network, people, reconcile, recovery, region, rotate, secrets,
@@ -46,6 +47,8 @@ pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
         .route("/network", get(see_network).post(change_link))
         .route("/exec", post(run_exec))
         .route("/secret", post(set_secret))
+        .route("/secret/show", post(show_secret))
+        .route("/build", post(build))
         .route("/secret/rotate", post(rotate_secret))
         .route("/user", post(add_user))
         .route("/token", post(give_token))
@@ -193,13 +196,42 @@ async fn run_exec(State(ground): Shared, Json(request): Json<ExecRequest>) -> Re
 
 async fn set_secret(State(ground): Shared, Json(request): Json<SecretRequest>) -> Result<Response, Refusal> {
     let row = row(&ground, &request.system, &request.stamp)?;
-    let system = reconcile::resolve(&row.manifest, &row.stamp)?;
-    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
-    let vault = secrets::the_vault(&system, request.vault.as_deref())?;
-    let authority = Authority::open(&layout.folder)?;
-    let client = secrets::vault_client(&ground, &layout, &authority, &system, &vault).await?;
+    let (vault, client) = one_vault(&ground, &row, request.vault.as_deref()).await?;
     secrets::set(&client, &vault, &request.name, &request.value).await?;
     Ok(Json(serde_json::json!({ "vault": vault.to_string(), "name": request.name })).into_response())
+}
+
+/// The vault that is meant, and a client of it that speaks as the operator.
+async fn one_vault(
+    ground: &Ground,
+    row: &StampRow,
+    wanted: Option<&str>,
+) -> Result<(ResourceId, api::client::Client), Error> {
+    let system = reconcile::resolve(&row.manifest, &row.stamp)?;
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    let vault = secrets::the_vault(&system, wanted)?;
+    let authority = Authority::open(&layout.folder)?;
+    let client = secrets::vault_client(ground, &layout, &authority, &system, &vault).await?;
+    Ok((vault, client))
+}
+
+/// The value goes over this socket only, whose owner holds the key it is sealed under.
+async fn show_secret(State(ground): Shared, Json(request): Json<SecretRef>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    let (vault, client) = one_vault(&ground, &row, request.vault.as_deref()).await?;
+    let path = format!("/secrets/{}?api-version=7.4", request.name);
+    let bundle: api::vault::SecretBundle = client.get(&path).await.map_err(|source| Error::Role {
+        resource: vault.to_string(),
+        what: format!("show the secret {}", request.name),
+        source: Box::new(source),
+    })?;
+    // A secret has no `Serialize`, so that it cannot be written by accident.
+    Ok(Json(serde_json::json!({ "value": bundle.value.as_ref().map(|v| v.expose()) })).into_response())
+}
+
+async fn build(State(ground): Shared, Json(request): Json<BuildRequest>) -> Result<Response, Refusal> {
+    let row = row(&ground, &request.system, &request.stamp)?;
+    Ok(Json(images::build(&ground, &row, &request).await?).into_response())
 }
 
 async fn rotate_secret(State(ground): Shared, Json(request): Json<RotateRequest>) -> Result<Response, Refusal> {

@@ -116,7 +116,7 @@ impl Layout {
     /// sign in. Inside, it leads to the same.
     pub fn public(&self, workload: &str) -> Option<Ipv4Addr> {
         let id: ResourceId = workload.parse().ok()?;
-        (self.closed.is_some() && matches!(id.kind, Kind::Edge | Kind::Identity)).then(|| self.outer(workload).ok())?
+        (self.closed.is_some() && id.kind.is_open_to_people()).then(|| self.outer(workload).ok())?
     }
 
     /// The address at which a workload is called.
@@ -217,8 +217,19 @@ impl Layout {
                 let cloud = vault.cloud_name.clone().unwrap_or_else(|| id.name.clone());
                 hosts.insert(format!("{cloud}.vault.azure.net"), address);
             }
+            if let model::Resource::Registry(registry) = resource
+                && system.cloud_names
+            {
+                hosts.insert(self.cloud_registry(id, registry), address);
+            }
         }
         Ok(hosts)
+    }
+
+    /// The host that a registry had in the cloud.
+    pub fn cloud_registry(&self, id: &ResourceId, registry: &model::resource::Registry) -> String {
+        let name = registry.cloud_name.as_ref().unwrap_or(&id.name);
+        format!("{}.azurecr.io", name.to_ascii_lowercase())
     }
 
     /// The mark in the environment of every process of a workload.
@@ -273,6 +284,7 @@ fn first_host(workload: &str) -> u8 {
         Ok(Kind::Telemetry) => 40,
         Ok(Kind::Audit) => 50,
         Ok(Kind::Postgres) => 60,
+        Ok(Kind::Registry) => 90,
         _ => 100,
     }
 }

@@ -171,7 +171,11 @@ impl Maker<'_> {
                 crate::rotate::admin_password(ground, layout, authority, system, postgres).await?
             }
             SecretOrigin::AdminPassword { postgres } => authority.key(&format!("postgres-admin/{}", postgres.name))?,
-            SecretOrigin::ClientSecret { .. } | SecretOrigin::Telemetry { .. } if anew => {
+            SecretOrigin::ClientSecret { .. }
+            | SecretOrigin::Telemetry { .. }
+            | SecretOrigin::RegistryPassword { .. }
+                if anew =>
+            {
                 return Err(Error::Asked {
                     what: format!("{name} cannot be rotated alone: it is derived from the stamp's root keys"),
                     hint: None,
@@ -204,10 +208,10 @@ impl Maker<'_> {
                 }
                 return Ok(None);
             }
-            SecretOrigin::Same { .. }
-            | SecretOrigin::Redis { .. }
-            | SecretOrigin::Graph { .. }
-            | SecretOrigin::RegistryPassword { .. } => {
+            SecretOrigin::RegistryPassword { registry } => {
+                authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
+            }
+            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
         }))

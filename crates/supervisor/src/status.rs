@@ -65,6 +65,9 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         if !full.is_empty() {
             note = if state == "ready" { full } else { format!("{full}; {note}") };
         }
+        if note.is_empty() && one.workload.starts_with("registry.") && state == "ready" {
+            note = crate::images::note(&layout, &one.workload).await;
+        }
         let stands = {
             let (ground, row, layout, name) = (ground.clone(), row.clone(), layout.clone(), one.workload.clone());
             let ready = state == "ready";
@@ -103,7 +106,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         (_, None, _) => "stopped",
     };
     let mut urls = BTreeMap::new();
-    for id in system.resources.keys().filter(|id| matches!(id.kind, model::Kind::Edge | model::Kind::Identity)) {
+    for id in system.resources.keys().filter(|id| id.kind.is_open_to_people()) {
         urls.insert(id.to_string(), layout.url(id)?);
     }
     let own = std::process::id();

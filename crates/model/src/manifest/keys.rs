@@ -503,6 +503,13 @@ const REGISTRY: &[Key] = &[
     Key::new("size", Text, "A size of `sizes`."),
     Key::new("cloud_name", Text, "Its name in the cloud."),
     Key::new("admin_user", Bool, "An admin user exists; for the first push only."),
+    Key::new("access", List(&Table(REGISTRY_ACCESS)), "Who may pull and push; nobody else gets in."),
+    Key::new(
+        "tags",
+        List(&OneOf(&["latest", "timestamp"])),
+        "What every build is tagged with; both if not given. `timestamp` is `YYYYMMDD-HHMMSS`, UTC.",
+    ),
+    Key::new("movable_releases", Bool, "A tag such as `v1.0.0` may be pushed again; otherwise it stays what it was."),
     Key::new("keep_untagged", Duration, "How long images without a tag are kept; for ever if not given."),
     Key::new(
         "scan",
@@ -511,7 +518,8 @@ const REGISTRY: &[Key] = &[
             Key::new("before_deploy", Resource, "Scanner that must pass an image before it is deployed."),
         ]),
         "Scanners of images.",
-    ),
+    )
+    .later(),
     Key::new(
         "on_push",
         List(&Table(&[
@@ -519,7 +527,14 @@ const REGISTRY: &[Key] = &[
             Key::new("to", Resource, "The service that is deployed.").required(),
         ])),
         "What a push deploys.",
-    ),
+    )
+    .later(),
+];
+
+const REGISTRY_ACCESS: &[Key] = &[
+    Key::new("to", Principal, "A workload, such as `service.web`, or people, `group:NAME`.").required(),
+    Key::new("role", OneOf(&["AcrPull", "AcrPush", "AcrDelete"]), "Azure's role; who pushes also pulls.").required(),
+    Key::new("repositories", List(&Raw), "Only these repositories; all of the registry if not given."),
 ];
 
 const EXTERNAL: &[Key] = &[

@@ -10,8 +10,8 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     id::{Kind, Principal, ResourceId},
     resource::{
-        Audit, Client, ConnectionFormat, Identity, OnPush, Registry, SecretOrigin, Telemetry, Vault, VaultAccess,
-        VaultRole,
+        Audit, BuildTag, Client, ConnectionFormat, Identity, OnPush, Registry, RegistryAccess, RegistryRole,
+        SecretOrigin, Telemetry, Vault, VaultAccess, VaultRole,
     },
     suggest, unit,
 };
@@ -327,14 +327,38 @@ fn whole_days(r: &Reader<'_>, id: &ResourceId, node: &Node, usual: u32) -> Durat
     retention
 }
 
+/// What every build is tagged with; both if nothing is said.
+fn tags(r: &Reader<'_>, node: &Node) -> Vec<BuildTag> {
+    let all = [("latest", BuildTag::Latest), ("timestamp", BuildTag::Timestamp)];
+    match node.get("tags") {
+        None => all.map(|(_, tag)| tag).to_vec(),
+        Some(_) => {
+            let words = r.raws(node, "tags");
+            all.into_iter().filter(|(word, _)| words.iter().any(|w| w == word)).map(|(_, tag)| tag).collect()
+        }
+    }
+}
+
 pub(crate) fn registry(r: &Reader<'_>, node: &Node) -> Registry {
     let on_push = node.get("on_push").map_or(&[][..], Node::items).iter();
     let on_push =
         on_push.filter_map(|item| Some(OnPush { image: r.raw(item, "image")?, to: r.resource_at(item, "to")? }));
+    let roles = RegistryRole::ALL.map(|role| (role.word(), role));
+    let access = node.get("access").map_or(&[][..], Node::items).iter();
+    let access = access.filter_map(|item| {
+        Some(RegistryAccess {
+            to: r.principal_at(item, "to")?,
+            role: r.word(item, "role", &roles)?,
+            repositories: r.raws(item, "repositories"),
+        })
+    });
     Registry {
+        access: access.collect(),
         size: r.size(node),
         cloud_name: r.text(node, "cloud_name"),
         admin_user: r.flag(node, "admin_user").unwrap_or(false),
+        tags: tags(r, node),
+        movable_releases: r.flag(node, "movable_releases").unwrap_or(false),
         keep_untagged: r.duration(node, "keep_untagged"),
         scan_on_push: node.get("scan").and_then(|scan| r.resource_at(scan, "on_push")),
         scan_before_deploy: node.get("scan").and_then(|scan| r.resource_at(scan, "before_deploy")),

@@ -156,6 +156,11 @@ pub struct Registry {
     pub cloud_name: Option<String>,
     /// Whether the admin user exists; meant for the first push only.
     pub admin_user: bool,
+    pub access: Vec<RegistryAccess>,
+    /// What every build is tagged with.
+    pub tags: Vec<BuildTag>,
+    /// Whether a tag that names a release may be pushed again.
+    pub movable_releases: bool,
     /// How long images without a tag are kept; None is for ever.
     pub keep_untagged: Option<Duration>,
     /// Looks at each image as it comes.
@@ -163,6 +168,48 @@ pub struct Registry {
     /// Must pass an image before it is deployed.
     pub scan_before_deploy: Option<ResourceId>,
     pub on_push: Vec<OnPush>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryAccess {
+    pub to: Principal,
+    pub role: RegistryRole,
+    /// Names it is limited to; empty is all of the registry.
+    pub repositories: Vec<String>,
+}
+
+/// Azure's built-in roles for registries, by their own names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RegistryRole {
+    #[serde(rename = "AcrPull")]
+    Pull,
+    #[serde(rename = "AcrPush")]
+    Push,
+    #[serde(rename = "AcrDelete")]
+    Delete,
+}
+
+impl RegistryRole {
+    pub const ALL: [Self; 3] = [Self::Pull, Self::Push, Self::Delete];
+
+    /// Azure's name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pull => "AcrPull",
+            Self::Push => "AcrPush",
+            Self::Delete => "AcrDelete",
+        }
+    }
+}
+
+/// A tag that a build gets by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildTag {
+    /// `latest`, which moves to each build.
+    Latest,
+    /// `YYYYMMDD-HHMMSS`, the second of the build in UTC.
+    Timestamp,
 }
 
 /// A push of `image` (`REPOSITORY:TAG`) deploys `to`.

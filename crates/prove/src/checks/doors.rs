@@ -72,7 +72,10 @@ pub async fn reserved_subnet(lab: &Lab, on: &str, c: &Call) -> Seen {
         must!(matches!(saw.first(), Some(Saw::Http { status: 401, .. })), "by its name the vault says {saw:?}");
         let Err(gone) = tries(&from, before).await? else { miss!("{before} still answers") };
         let [a, b, d] = people(&site)?;
-        let entries = [site.address("edge")?, site.address(&site.first("identity")?)?];
+        let mut entries = vec![site.address("edge")?, site.address(&site.first("identity")?)?];
+        if let Ok(registry) = site.first("registry") {
+            entries.push(site.address(&registry)?);
+        }
         let outer = (1..=254).map(|host| Ipv4Addr::new(a, b, d, host));
         let outer: Vec<_> = outer.filter(|ip| !entries.contains(&SocketAddr::from((*ip, endpoint.port())))).collect();
         if let Some(at) = from_outside(&outer, endpoint.port()).await? {

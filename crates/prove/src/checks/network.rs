@@ -263,10 +263,13 @@ pub async fn only_declared_pairs(lab: &Lab, on: &str, _: &Call) -> Seen {
     }
     let [a, b, c] = people(&site)?;
     let mut looked = 0;
-    // What people are let in by: the edge, encrypted and plain, and the directory.
+    // What people are let in by: the edge, encrypted and plain, the directory, and the registry.
     let edge = site.address("edge")?;
     let plain = SocketAddr::new(edge.ip(), if edge.port() == 443 { 80 } else { 8080 });
-    let entries = [edge, plain, site.address(&site.first("identity")?)?];
+    let mut entries = vec![edge, plain, site.address(&site.first("identity")?)?];
+    if let Ok(registry) = site.first("registry") {
+        entries.push(site.address(&registry)?);
+    }
     for port in ears.keys().map(SocketAddr::port).collect::<BTreeSet<u16>>() {
         let all: Vec<Ipv4Addr> = (1..=254).map(|host| Ipv4Addr::new(a, b, c, host)).collect();
         let inner: Vec<Ipv4Addr> =

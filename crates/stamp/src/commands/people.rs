@@ -1,4 +1,4 @@
-//! `stamp secret set`, `stamp secret rotate` and `stamp user add`.
+//! `stamp secret set`, `stamp secret show`, `stamp secret rotate` and `stamp user add`.
 
 use std::{
     io::{IsTerminal as _, Read as _},
@@ -9,10 +9,26 @@ use anyhow::Context as _;
 use api::{
     Secret,
     identity::UserAnswer,
-    supervisor::{RotateRequest, Rotated, UserRequest},
+    supervisor::{RotateRequest, Rotated, SecretRef, UserRequest},
 };
 
 use crate::{arguments::Of, connect, failure::Failed, screen, target};
+
+/// The value alone goes to standard output, so that it can be piped to whom it is for.
+pub async fn show_secret(of: &Of, name: String, vault: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+    let system = target::name(&of.system)?;
+    let client = connect::supervisor(&connect::home()?).await?;
+    let request = SecretRef { system, stamp: of.stamp.clone(), vault, name };
+    let body = Some(("application/json", serde_json::to_vec(&request)?.into()));
+    let answer: api::supervisor::SecretValue =
+        connect::answer(&client, client.send("POST", "/secret/show", body).await?)?;
+    if json {
+        screen::data(&serde_json::json!({ "name": request.name, "value": answer.value.expose() }).to_string());
+    } else {
+        screen::data(answer.value.expose());
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 pub async fn set_secret(of: &Of, name: String, vault: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
     let system = target::name(&of.system)?;

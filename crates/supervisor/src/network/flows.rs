@@ -59,10 +59,10 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             // Its identity endpoint signs in with the directory.
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
-        if id.kind == Kind::Vault {
+        if matches!(id.kind, Kind::Vault | Kind::Registry) {
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
-        if matches!(id.kind, Kind::Vault | Kind::Identity) {
+        if id.kind.keeps_a_record() {
             targets.extend(audit.map(|to| (to.clone(), "audit")));
         }
         targets.extend(telemetry.map(|to| (to.clone(), "telemetry")));
@@ -95,6 +95,7 @@ fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
     let named = |who: &model::Principal| matches!(who, model::Principal::Workload(id) | model::Principal::Migrate(id) if id == service);
     let given = |resource: &Resource| match resource {
         Resource::Vault(vault) => vault.access.iter().any(|a| named(&a.to)),
+        Resource::Registry(registry) => registry.access.iter().any(|a| named(&a.to)),
         Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),
         _ => false,
     };

@@ -143,9 +143,16 @@ fn each_step_fails_once_and_the_next_up_finishes() {
             left.retain(|s| s != step);
         };
     check(None, &first, "prepare", &file_in_the_way, "S0203", "public");
-    for workload in
-        ["audit.main", "edge", "identity.main", "postgres.main", "service.web", "telemetry.main", "vault.main"]
-    {
+    for workload in [
+        "audit.main",
+        "edge",
+        "identity.main",
+        "postgres.main",
+        "registry.main",
+        "service.web",
+        "telemetry.main",
+        "vault.main",
+    ] {
         check(None, &first, &format!("start {workload}"), &place(workload), "S0208", workload);
     }
     check(None, &first, "secrets vault.main", &ask("PUT /secrets/Session--Key"), "S0214", "Session--Key");

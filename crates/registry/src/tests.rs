@@ -1,0 +1,9 @@
+//! Tests of the role as a whole, over its router.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bench;
+mod conformance;
+mod crash;
+mod lifecycle;
+mod rights;
