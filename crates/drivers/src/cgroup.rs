@@ -158,9 +158,13 @@ impl Cgroups {
         }
     }
 
-    /// Removes the workload's groups and their parents if empty.
+    /// Removes the workload's groups, those below them (of commands run in its place), and their parents if empty.
     pub fn remove(&self, name: &str) {
         for folder in self.folders(name) {
+            let below = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            for group in below.filter(|path| path.is_dir()) {
+                let _ = fs::remove_dir(group);
+            }
             let mut at = folder.as_path();
             // A group with members or children refuses to go: that is the end of the walk up.
             for _ in Path::new(name).components() {

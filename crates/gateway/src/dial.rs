@@ -36,20 +36,9 @@ pub async fn dial(target: &Target) -> io::Result<Stream> {
     let stream = TcpStream::connect(target.address).await?;
     let _ = stream.set_nodelay(true);
     let Some(tls) = &target.tls else { return Ok(Stream::Plain(stream)) };
-    match TlsConnector::from(tls.client.clone()).connect(tls.name.clone(), stream).await {
-        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-        // Whoever ends TLS for a program that does not listen closes before the handshake: no more was sent than to a closed
-        // port.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe
-            ) =>
-        {
-            Err(io::ErrorKind::ConnectionRefused.into())
-        }
-        Err(error) => Err(error),
-    }
+    // Whoever ends TLS for a program that does not listen closes before the handshake: no more was sent than to a closed port.
+    let connected = TlsConnector::from(tls.client.clone()).connect(tls.name.clone(), stream).await?;
+    Ok(Stream::Tls(Box::new(connected)))
 }
 
 impl AsyncRead for Stream {

@@ -93,11 +93,19 @@ pub enum Fault {
     Ill(String),
 }
 
-/// Whether a connection failed because nobody listens: then nothing was sent, and somebody may listen soon.
+/// Whether a connection could not be made because nobody listens, or whoever did is just ending: then nothing was sent, and
+/// somebody may listen soon. What is wrong with a certificate is another thing (`InvalidData`), and so is silence.
 pub fn is_away(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
     )
 }
 

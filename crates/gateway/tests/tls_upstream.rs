@@ -100,7 +100,8 @@ async fn one_that_closes_before_the_handshake_is_away_and_requests_wait_for_it()
     let (address, seen) = target(&pem, &[], 3).await;
     let edge = edge(config_by(address, "localhost"), pem);
     let mut client = edge.h1().await;
-    let post = http::Request::post("/").body(http_body_util::Full::new("once".into())).unwrap();
+    let post =
+        http::Request::post("/").header("host", "localhost").body(http_body_util::Full::new("once".into())).unwrap();
     assert_eq!(ask(&mut client, post).await.status(), 200);
     assert!(seen.load(SeqCst) > 3);
     drop(client);

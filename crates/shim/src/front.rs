@@ -39,6 +39,9 @@ pub struct Front {
     /// Answers that are on their way.
     open: Arc<AtomicUsize>,
     shutdown: Shutdown,
+    /// Asked: no further connection is taken. The second says that none is any more.
+    closing: Shutdown,
+    closed: Shutdown,
 }
 
 impl Front {
@@ -61,7 +64,12 @@ impl Front {
             service::tls::showing_to(certificate.clone(), ca_pem, &config.clients)
         };
         let tls = tls.map_err(failed)?;
-        let front = Self { open: Arc::default(), shutdown: Shutdown::default() };
+        let front = Self {
+            open: Arc::default(),
+            shutdown: Shutdown::default(),
+            closing: Shutdown::default(),
+            closed: Shutdown::default(),
+        };
         // Renewed while it serves, as a role's certificate is.
         if let Some(control) = listeners.take("control") {
             let routes = service::certificate::routes(certificate);
@@ -70,12 +78,28 @@ impl Front {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Error::Front(e.into()))?;
-        let (to, open) = (config.to, front.open.clone());
+        let (to, open, closing, closed) = (config.to, front.open.clone(), front.closing.clone(), front.closed.clone());
+        let serve = async move {
+            tokio::select! {
+                () = accept(listener, to, TlsAcceptor::from(tls), open) => {}
+                () = closing.asked() => {}
+            }
+            // The listener went with `accept`; connections that were taken live as long as this thread.
+            closed.ask();
+            std::future::pending::<()>().await;
+        };
         std::thread::Builder::new()
             .name("front".into())
-            .spawn(move || runtime.block_on(accept(listener, to, TlsAcceptor::from(tls), open)))
+            .spawn(move || runtime.block_on(serve))
             .map_err(|e| Error::Front(e.into()))?;
         Ok(front)
+    }
+
+    /// Takes no connection from here on. Before the workload is told to end: what it would still take and no longer answer
+    /// meets a closed port instead, and is held by the edge.
+    pub async fn close(&self) {
+        self.closing.ask();
+        let _ = tokio::time::timeout(LAST, self.closed.asked()).await;
     }
 
     /// Waits until what an ended workload said last has been passed on.

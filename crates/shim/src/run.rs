@@ -168,9 +168,17 @@ impl Shim {
                             exit = process.wait() => break exit,
                             Some((stream, line)) = lines.recv() => self.line(stream, &line),
                             Some((ask, answer)) = questions.recv() => {
-                                if let Some(w) = self.ask(ask, answer, pid) { wish = Some(w); break self.end(&mut process, &mut lines).await; }
+                                if let Some(w) = self.ask(ask, answer, pid) {
+                                    if let (Some(front), Wish::Stop) = (&self.front, &w) { front.close().await; }
+                                    wish = Some(w);
+                                    break self.end(&mut process, &mut lines).await;
+                                }
                             }
-                            _ = term.recv() => { wish = Some(Wish::Stop); break self.end(&mut process, &mut lines).await; }
+                            _ = term.recv() => {
+                                if let Some(front) = &self.front { front.close().await; }
+                                wish = Some(Wish::Stop);
+                                break self.end(&mut process, &mut lines).await;
+                            }
                             _ = hup.recv() => if let Some(pid) = pid { child::signal(pid, Signal::HUP) },
                             _ = children.recv() => child::reap_others(pid),
                         }

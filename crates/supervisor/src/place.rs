@@ -207,8 +207,9 @@ fn make_template(
         return Ok(());
     }
     let log = ground.home.root().join("template.log");
+    let mark = format!("{}/template", ground.home.hash());
     let placement = Placement {
-        mark: format!("{}/template", ground.home.hash()),
+        mark: mark.clone(),
         program: ground.stamp_binary.clone(),
         arguments: vec![
             "serve".into(),
@@ -234,6 +235,8 @@ fn make_template(
     while ground.driver.runs(placed.id) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
+    // Nothing of it is left, its control group neither.
+    ground.driver.kill(&mark, None).map_err(|source| Error::Place { workload: workload.into(), source })?;
     if template.join("PG_VERSION").exists() {
         return Ok(());
     }

@@ -391,6 +391,9 @@ pub async fn end(ground: &Arc<Ground>, stamp: StampRef, destroy: bool) -> Result
             continue;
         }
         let row = ground.journal.stamp(&stamp.system, &stamp.stamp)?.ok_or_else(no_stamp)?;
+        // What a cut `destroy` left is half a stamp, perhaps without its keys: it is not kept for a later `up`.
+        let destroy = destroy || row.wanted == Wanted::Gone;
+        let what = if destroy { What::Destroy } else { what };
         let wanted = if destroy { Wanted::Gone } else { Wanted::Down };
         if ground.journal.set_wanted(&stamp.system, &stamp.stamp, wanted).is_err() {
             // A full disk must not keep a stamp from being taken down.

@@ -8,16 +8,17 @@ use std::{
 };
 
 use drivers::{probe::Machine, process::Process};
+use model::plan;
 use service::{Limits, Listener};
 
 use crate::{
     Error, Home,
     acts::Acts,
     doors, files, http,
-    journal::{StampRow, Wanted},
+    journal::{StampRow, Wanted, WorkloadRow},
     layout::Layout,
-    reconcile, renew, shims,
-    stamp::{Ground, Seams, What},
+    lead, reconcile, renew, shims,
+    stamp::{Ground, Seams, Stamp, What},
     state,
     supervisor::Supervisor,
     verify,
@@ -136,7 +137,7 @@ pub async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
     match row.wanted {
         Wanted::Up => {
             let after_failure = state.work.lock().is_ok_and(|w| w.as_ref().is_some_and(|w| w.failed_recently()));
-            if first || (lost(ground, &row) && !after_failure) {
+            if first || (lost(ground, &row) && !after_failure && !is_the_watchers(ground, &row, &state)) {
                 reconcile::mend(ground, row);
             }
         }
@@ -158,6 +159,26 @@ pub async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
 fn lost(ground: &Ground, row: &StampRow) -> bool {
     let Ok(workloads) = ground.journal.workloads(&row.system, &row.stamp) else { return false };
     workloads.iter().any(|w| w.shim.is_some_and(|id| !ground.driver.runs(id)))
+}
+
+/// Whether what is gone leads a database of which another member is there: the watcher of databases, who looks more often, has
+/// the first word. If it begins no failover until the next look, the old one is started again like any workload.
+fn is_the_watchers(ground: &Ground, row: &StampRow, state: &Stamp) -> bool {
+    let Ok(workloads) = ground.journal.workloads(&row.system, &row.stamp) else { return false };
+    let runs = |w: &WorkloadRow| w.shim.is_some_and(|id| ground.driver.runs(id));
+    let leads = |w: &&WorkloadRow| {
+        let database = plan::resource_of(&w.workload);
+        let lead = lead::of(ground, &row.system, &row.stamp, database).ok().flatten();
+        let other = |o: &WorkloadRow| o.workload != w.workload && plan::resource_of(&o.workload) == database && runs(o);
+        lead.is_some_and(|lead| lead.primary == w.workload) && workloads.iter().any(other)
+    };
+    let leaderless = workloads.iter().filter(|w| w.shim.is_some() && !runs(w)).any(|w| leads(&w));
+    let mut since = state.leaderless.lock().unwrap_or_else(PoisonError::into_inner);
+    if !leaderless {
+        *since = None;
+        return false;
+    }
+    since.get_or_insert_with(Instant::now).elapsed() < LOOK / 2
 }
 
 /// A `down` that was cut is finished.

@@ -107,6 +107,8 @@ pub struct Stamp {
     /// Held, shared, while a workload is placed: a step that is cut goes on with that on its own thread. Who ends workloads waits
     /// for it first.
     pub placing: RwLock<()>,
+    /// Since when a database has been without the server that leads, though another could take over.
+    pub leaderless: Mutex<Option<Instant>>,
     /// Services whose migration runs: its way to the databases is open.
     pub migrating: Mutex<BTreeSet<ResourceId>>,
 }
