@@ -104,6 +104,14 @@ impl<'a> Work<'a> {
 }
 
 /// Long work of the supervisor, to its end.
+/// Whether a file is an ext4 file system: its superblock begins at byte 1024, with the magic number at 56 (ext4(5)).
+fn is_disk(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::FileExt as _;
+    let mut magic = [0; 2];
+    let read = std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut magic, 1024 + 56));
+    read.is_ok() && magic == [0x53, 0xef]
+}
+
 /// As a text of SQL.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -216,7 +224,7 @@ pub async fn mistake_undone(lab: &Lab, on: &str, c: &Call) -> Seen {
     must!(counted == census, "before the mistake {census:?}, after the swap {counted:?}");
     let seconds = begun.elapsed().as_secs_f64();
     let kept = swapped.kept.unwrap_or_default();
-    must!(kept.join("PG_VERSION").exists(), "the data of before is not kept in {}", kept.display());
+    must!(kept.join("PG_VERSION").exists() || is_disk(&kept), "the data of before is not kept in {}", kept.display());
     swap(&fresh, SwapAct::Forget).await?;
     Ok(format!(
         "{} rows were deleted; restored as {} to the second before and swapped in: the application reads all of them again {seconds:.1} s after the mistake; the damaged data lay in {}",
