@@ -96,6 +96,8 @@ impl Kind {
                 | Self::Telemetry
                 | Self::Audit
                 | Self::Registry
+                | Self::External
+                | Self::Redis
         )
     }
 }

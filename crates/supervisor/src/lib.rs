@@ -30,6 +30,7 @@ mod places;
 mod ready;
 mod reconcile;
 mod recovery;
+mod redis;
 mod region;
 mod renew;
 mod rotate;

@@ -260,6 +260,10 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
         home::make(folder, 0o711).map_err(Error::file("make", folder))?;
     }
     let authority = root(ground, &layout, &system)?;
+    // Made by who keeps the authority: others only read it.
+    for id in system.resources.keys().filter(|id| id.kind == model::Kind::Redis) {
+        authority.key(&crate::redis::root(id))?;
+    }
     if system.resources.keys().any(|id| id.kind == model::Kind::Postgres) {
         recovery::ensure(&layout.folder)?;
     }

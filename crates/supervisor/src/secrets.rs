@@ -174,6 +174,7 @@ impl Maker<'_> {
             SecretOrigin::ClientSecret { .. }
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
+            | SecretOrigin::Redis { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -211,7 +212,14 @@ impl Maker<'_> {
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
             }
-            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
+            SecretOrigin::Redis { redis, workload } => {
+                let user = workload.to_string();
+                let password = crate::redis::password(authority, redis, &user)?;
+                // The password is base64url: it needs no quoting.
+                let place = redis_place(layout, system, redis)?;
+                Secret::new(format!("rediss://{user}:{}@{place}/0", password.expose()))
+            }
+            SecretOrigin::Same { .. } | SecretOrigin::Graph { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
         }))
@@ -232,8 +240,17 @@ fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Opti
             layout.reach(postgres)?,
             database_port(layout, system, postgres)
         )),
+        SecretOrigin::Redis { redis, .. } => Some(redis_place(layout, system, redis)?),
         _ => None,
     })
+}
+
+/// `HOST:PORT` of a Redis server.
+fn redis_place(layout: &Layout, system: &System, redis: &ResourceId) -> Result<String, Error> {
+    let Some(Resource::Redis(declared)) = system.resources.get(redis) else {
+        return Err(Error::NotBuilt(format!("a connection to {redis} of another stamp")));
+    };
+    Ok(format!("{}:{}", layout.reach(redis)?, layout.port(declared.port)))
 }
 
 fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {

@@ -88,7 +88,10 @@ pub(crate) fn external(r: &Reader<'_>, node: &Node) -> Option<External> {
         r.formed(url, "the address of an outside part", |text| {
             let scheme = text.split_once("://").map(|(scheme, rest)| (scheme, rest.is_empty()));
             match scheme {
-                Some(("https" | "http" | "ldaps" | "smtps" | "smtp" | "mllp", false)) => Ok(text.to_owned()),
+                _ if text.contains('@') => Err("leave user and password out: they are secrets of a vault".to_owned()),
+                Some(("https" | "http" | "ldaps" | "ldap" | "smtps" | "smtp" | "mllps" | "mllp", false)) => {
+                    Ok(text.to_owned())
+                }
                 _ => Err("write a URL, such as `https://api.example.com`".to_owned()),
             }
         })

@@ -42,6 +42,8 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             None => layout.port(port),
         }),
         Some(Resource::Postgres(postgres)) => Some(layout.port(postgres.port)),
+        Some(Resource::Redis(redis)) => Some(layout.port(redis.port)),
+        Some(Resource::External(external)) => Some(crate::compose::external_port(layout, external)),
         _ => Some(layout.https_port(id.kind)),
     };
     let first = |kind: Kind| system.resources.keys().find(|id| id.kind == kind);
@@ -97,6 +99,7 @@ fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
         Resource::Vault(vault) => vault.access.iter().any(|a| named(&a.to)),
         Resource::Registry(registry) => registry.access.iter().any(|a| named(&a.to)),
         Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),
+        Resource::Redis(redis) => redis.access.iter().any(named),
         _ => false,
     };
     system.resources.iter().filter(|(_, r)| given(r)).map(|(id, _)| id.clone()).collect()
