@@ -98,6 +98,7 @@ impl Kind {
                 | Self::Registry
                 | Self::External
                 | Self::Redis
+                | Self::Job
         )
     }
 }

@@ -41,6 +41,8 @@ pub struct Scene {
     pub authority: Authority,
     pub composed: Vec<Composed>,
     pub migrations: BTreeMap<ResourceId, Composed>,
+    /// As their next runs would be.
+    pub jobs: Vec<Composed>,
 }
 
 /// What is worth telling at the end.

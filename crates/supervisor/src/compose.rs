@@ -32,6 +32,7 @@ use crate::{
     layout::{Layout, at},
 };
 
+mod job;
 mod postgres;
 mod redis;
 mod roles;

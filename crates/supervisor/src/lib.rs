@@ -20,6 +20,7 @@ mod files;
 mod home;
 mod http;
 mod images;
+mod jobs;
 mod journal;
 mod layout;
 mod lead;

@@ -263,6 +263,7 @@ fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16
 /// Whether a service refers to the secret.
 fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
     system.services().any(|(_, service)| uses(service, vault, name))
+        || system.jobs().any(|(_, job)| job.env.values().any(|value| refers(value, vault, name)))
 }
 
 /// Whether a service, or its migration, refers to the secret.
@@ -307,6 +308,8 @@ fn random(bytes: u32) -> Secret {
 /// The database role of a workload: `web`, `web_migrate`.
 fn database_role(workload: &Principal) -> String {
     let text = match workload {
+        // A service may be called the same.
+        Principal::Workload(id) if id.kind == model::Kind::Job => format!("job_{}", id.name),
         Principal::Workload(id) => id.name.clone(),
         Principal::Migrate(id) => format!("{}_migrate", id.name),
         Principal::Group(name) => format!("group_{name}"),

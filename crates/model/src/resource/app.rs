@@ -220,6 +220,25 @@ pub enum Schedule {
     Cron(String),
 }
 
+impl Schedule {
+    /// The first time to run after `after_ms` (milliseconds since 1970); None for times that cannot be read.
+    pub fn next(&self, after_ms: i64) -> Option<i64> {
+        match self {
+            Self::Every(pause) => after_ms.checked_add(i64::try_from(pause.as_millis()).ok()?.max(1000)),
+            Self::Cron(text) => crate::cron::Cron::parse(text).ok()?.next(after_ms),
+        }
+    }
+}
+
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Every(pause) => write!(f, "every {}", crate::unit::show_duration(*pause)),
+            Self::Cron(text) => f.write_str(text),
+        }
+    }
+}
+
 /// Something that is not ours: a provider, a directory, a mail server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {

@@ -61,6 +61,12 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             // Its identity endpoint signs in with the directory.
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
+        if let Resource::Job(job) = resource {
+            let named = job.env.values().flat_map(model::value::Value::resources);
+            targets.extend(named.filter(|id| id.kind == Kind::Edge).map(|edge| (edge.clone(), "reference")));
+            targets.extend(rights(system, id).into_iter().map(|to| (to, "access")));
+            targets.extend(identity.map(|to| (to.clone(), "identity")));
+        }
         if matches!(id.kind, Kind::Vault | Kind::Registry) {
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
@@ -72,6 +78,10 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
         // Servers of one database follow one another.
         if id.kind == Kind::Postgres && sources.len() > 1 {
             targets.push((id.clone(), "replication"));
+        }
+        if id.kind == Kind::Job {
+            // Its runs; between them nothing lives there.
+            sources.push(id.to_string());
         }
         if matches!(resource, Resource::Service(service) if service.migrate.is_some()) {
             sources.push(format!("{id}.migrate"));
