@@ -13,6 +13,7 @@ pub mod engine;
 mod error;
 pub mod gateway;
 pub mod identity;
+pub mod job;
 pub mod member;
 pub mod postgres;
 pub mod registry;

@@ -392,10 +392,17 @@ const REDIS: &[Key] = &[
     Key::new("port", PORT, "Port; 6379 if not given."),
     Key::new("memory", Bytes, "Memory for data; 64MiB if not given."),
     Key::new(
+        "sync",
+        OneOf(&["second", "always"]),
+        "When a write is on disk: within a second, or before it is answered.",
+    ),
+    Key::new("when_full", OneOf(&["refuse", "evict"]), "At the end of its memory: writes are refused, or old keys go."),
+    Key::new(
         "scale",
         Table(&[Key::new("min", count(9), "Copies."), Key::new("max", count(9), "Most copies.")]),
         "How many copies run.",
-    ),
+    )
+    .later(),
     Key::new("access", List(&Principal), "Who may use it."),
 ];
 

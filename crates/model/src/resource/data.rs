@@ -189,7 +189,14 @@ pub struct Redis {
     pub subnet: Option<String>,
     pub size: Option<String>,
     pub port: u16,
+    /// The most that its data may take.
     pub memory: Bytes,
+    /// A write is on disk before it is answered; otherwise within a second.
+    #[serde(default)]
+    pub sync_always: bool,
+    /// At the most memory, what was used longest ago gives way; otherwise writes are refused.
+    #[serde(default)]
+    pub evicts: bool,
     /// Replicas and the most there may be.
     pub min: u32,
     pub max: u32,
