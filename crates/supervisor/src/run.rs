@@ -14,7 +14,7 @@ use service::{Limits, Listener};
 use crate::{
     Error, Home,
     acts::Acts,
-    doors, files, http,
+    border, doors, files, http,
     journal::{StampRow, Wanted, WorkloadRow},
     layout::Layout,
     lead, reconcile, renew, shims,
@@ -84,6 +84,7 @@ async fn watch(ground: Arc<Ground>) {
     let mut kept = BTreeMap::new();
     let mut verified = BTreeMap::new();
     let mut doors = BTreeMap::new();
+    let mut links = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -99,6 +100,7 @@ async fn watch(ground: Arc<Ground>) {
                         state::look(&ground, &row, &mut kept).await;
                         verify::look(&ground, &row, &mut verified).await;
                         doors::look(&ground, &row, &mut doors);
+                        border::look(&ground, &row, &mut links);
                     }
                     look(&ground, row, first).await;
                 }
