@@ -11,6 +11,7 @@ mod acts;
 mod apply;
 mod authority;
 mod backups;
+mod border;
 mod compose;
 mod doors;
 mod error;

@@ -14,8 +14,8 @@ use api::{
 use drivers::{At, Listen, Placement, ProcessId};
 
 use crate::{
-    Error, authority::Authority, compose::Composed, files, home::make_for, journal::Wanted, layout::Layout, renew,
-    shims, stamp::Ground,
+    Error, authority::Authority, border, compose::Composed, files, home::make_for, journal::Wanted, layout::Layout,
+    renew, shims, stamp::Ground,
 };
 
 /// Beyond a workload's own grace: the time a shim takes to end after it.
@@ -187,6 +187,11 @@ pub fn secrets(ground: &Ground, layout: &Layout, authority: &Authority, composed
     if composed.shim.identity.is_some() {
         let key = authority.key("identity-root")?.derive(&format!("workload:{}", composed.shim.resource));
         secrets.insert(secret::WORKLOAD_KEY, key);
+    }
+    for (setting, of) in &composed.shim.link_keys {
+        if let Some(key) = border::key(&ground.home, &layout.system, (&layout.stamp, authority), of)? {
+            secrets.insert(setting, key);
+        }
     }
     if composed.shim.telemetry.is_some() {
         secrets.insert(secret::INGEST_KEY, ingest_key(authority, &composed.shim.resource)?);
