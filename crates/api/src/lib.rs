@@ -11,6 +11,7 @@ pub mod context;
 pub mod engine;
 mod error;
 pub mod gateway;
+pub mod graph;
 pub mod identity;
 pub mod member;
 pub mod postgres;

@@ -96,6 +96,7 @@ impl Kind {
                 | Self::Telemetry
                 | Self::Audit
                 | Self::Registry
+                | Self::Graph
         )
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     layout::{Layout, at},
 };
 
+pub mod graph;
 mod postgres;
 mod roles;
 mod service;
@@ -178,6 +179,7 @@ impl Composer<'_> {
                 self.role(id, "registry", self.registry(id, registry)?, true, keys)
             }
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
+            Resource::Graph(graph) => self.graph(id, graph, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
     }

@@ -211,7 +211,16 @@ impl Maker<'_> {
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
             }
-            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
+            SecretOrigin::Graph { .. } if anew => {
+                return Err(Error::Asked {
+                    what: format!("{name} cannot be rotated alone: it is derived from the store's root key"),
+                    hint: None,
+                });
+            }
+            SecretOrigin::Graph { graph, workload } => {
+                crate::compose::graph::connection_string(layout, authority, system, graph, workload)?
+            }
+            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
         }))
@@ -232,6 +241,10 @@ fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Opti
             layout.reach(postgres)?,
             database_port(layout, system, postgres)
         )),
+        SecretOrigin::Graph { graph, .. } => match system.resources.get(graph) {
+            Some(Resource::Graph(declared)) => Some(crate::compose::graph::hosts(layout, graph, declared)?),
+            _ => None,
+        },
         _ => None,
     })
 }
