@@ -32,6 +32,7 @@ use crate::{
     layout::{Layout, at},
 };
 
+pub mod graph;
 mod job;
 mod postgres;
 mod redis;
@@ -216,6 +217,7 @@ impl Composer<'_> {
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
             Resource::Redis(redis) => self.redis(id, redis),
             Resource::External(model::resource::External { stand_in: Some(part), .. }) => self.stand_in(id, part),
+            Resource::Graph(graph) => self.graph(id, graph, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
     }
