@@ -42,6 +42,7 @@ impl Composer<'_> {
         shim.run = self.program(workload, run)?;
         shim.directory = self.directory(service.program.directory.as_deref(), run, workload)?;
         shim.env = self.environment(workload, &service.env, port)?;
+        self.mount_settings(&service.mounts, &mut shim.env);
         shim.unresolved_as_text = service.unresolved == Unresolved::Text;
         shim.stop_grace_ms = service.stop_grace.as_millis() as u64;
         let inner = self.layout.inner(workload)?;
@@ -64,6 +65,7 @@ impl Composer<'_> {
             limits: self.limits(&Resource::Service(service.clone())),
             ready,
             start_within: service.start_within,
+            shares: self.shares(&service.mounts)?,
             ..Composed::plain(workload.into(), shim)
         })
     }
