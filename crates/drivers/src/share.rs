@@ -79,6 +79,13 @@ pub(crate) fn prepare(shares: &[Share]) -> io::Result<(Vec<Act>, Vec<String>)> {
     let (mut acts, mut missing) = (Vec::new(), Vec::new());
     let mut in_memory = BTreeSet::new();
     for share in shares {
+        // What the file system that it lies on forbids stays forbidden: a user namespace may take nothing of it away.
+        let kept = kept_flags(&share.folder)?;
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | kept | if share.write { 0 } else { libc::MS_RDONLY };
+        if !share.write {
+            // By no other way either: where it lies it is as it is declared.
+            acts.push(Act::Bind { from: text(&share.folder)?, to: text(&share.folder)?, flags });
+        }
         let Some((stand, itself)) = stand(&share.at) else {
             missing.push(format!("a share at {} (it is not an empty folder)", share.at.display()));
             continue;
@@ -92,9 +99,6 @@ pub(crate) fn prepare(shares: &[Share]) -> io::Result<(Vec<Act>, Vec<String>)> {
                 acts.push(Act::Folder(text(folder)?));
             }
         }
-        // What the file system that it lies on forbids stays forbidden: a user namespace may take nothing of it away.
-        let kept = kept_flags(&share.folder)?;
-        let flags = libc::MS_NOSUID | libc::MS_NODEV | kept | if share.write { 0 } else { libc::MS_RDONLY };
         acts.push(Act::Bind { from: text(&share.folder)?, to: text(&share.at)?, flags });
     }
     Ok((acts, missing))
@@ -149,7 +153,7 @@ mod tests {
         let (acts, missing) = prepare(&[share(&below("a/one")), share(&below("a/two")), share("/etc")]).unwrap();
         let count = |wanted: fn(&Act) -> bool| acts.iter().filter(|act| wanted(act)).count();
         assert_eq!(count(|act| matches!(act, Act::Memory(_))), 1);
-        assert_eq!(count(|act| matches!(act, Act::Bind { .. })), 2);
+        assert_eq!(count(|act| matches!(act, Act::Bind { .. })), 5, "where it lies, too, it is not written");
         assert_eq!(missing.len(), 1);
         assert!(missing[0].contains("/etc"));
     }

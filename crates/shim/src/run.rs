@@ -101,6 +101,11 @@ impl Shim {
             identity_env.insert("IDENTITY_HEADER".into(), header.expose().into());
             tokio::spawn(endpoint::serve(listener, header, tokens.clone(), endpoint.shared_user));
         }
+        for setting in config.link_keys.keys() {
+            if let Some(key) = secrets.take(setting) {
+                identity_env.insert(setting.clone(), key.expose().to_owned());
+            }
+        }
         let mut shipping = None;
         if let (Some(base), Some(key)) = (&config.telemetry, ingest_key) {
             identity_env.insert("OTEL_EXPORTER_OTLP_HEADERS".into(), format!("x-ingest-key={}", key.expose()));

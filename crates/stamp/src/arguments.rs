@@ -316,17 +316,19 @@ pub enum Verb {
 
 #[derive(Subcommand)]
 pub enum NetworkVerb {
-    /// Cut the link between two resources: nothing passes, and nobody is told
-    Cut { one: String, other: String },
+    /// Cut the link between two resources, or a declared one (links.NAME) to another stamp: nothing passes, and nobody is told
+    Cut { one: String, other: Option<String> },
     /// Let a link lose packets
     Lose {
         one: String,
-        other: String,
+        /// Not given for a declared link
+        #[arg(value_name = "OTHER")]
+        rest: String,
         /// Of a hundred packets so many, such as 20%
-        share: String,
+        share: Option<String>,
     },
     /// Heal a link
-    Heal { one: String, other: String },
+    Heal { one: String, other: Option<String> },
 }
 
 #[derive(Subcommand)]

@@ -15,7 +15,7 @@ use api::{
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     registry::{Grant, RegistryConfig, RegistryRole, Tier},
-    shim::{FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
+    shim::{BORDER, FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
     telemetry::TelemetryConfig,
     vault::{Assignment, VaultConfig, VaultRole},
 };
@@ -365,6 +365,7 @@ impl Composer<'_> {
             directory: place.join("data"),
             env,
             pass_secrets: Vec::new(),
+            link_keys: BTreeMap::new(),
             log_dir: place.join("log"),
             log_bytes: 10 * 1024 * 1024,
             log_files: 5,

@@ -8,13 +8,14 @@ use std::{
 use api::{
     Secret, Secrets,
     context::secret,
+    database_token,
     shim::{Ask, WorkloadState},
 };
 use drivers::{At, Listen, Placement, ProcessId};
 
 use crate::{
-    Error, authority::Authority, compose::Composed, files, home::make_for, journal::Wanted, layout::Layout, renew,
-    shims, stamp::Ground,
+    Error, authority::Authority, border, compose::Composed, files, home::make_for, journal::Wanted, layout::Layout,
+    renew, shims, stamp::Ground,
 };
 
 /// Beyond a workload's own grace: the time a shim takes to end after it.
@@ -173,14 +174,25 @@ pub fn reload(ground: &Ground, layout: &Layout, composed: &Composed) -> Result<(
 pub fn secrets(ground: &Ground, layout: &Layout, authority: &Authority, composed: &Composed) -> Result<Secrets, Error> {
     let mut secrets = Secrets::default();
     for (name, key) in &composed.keys {
-        // `ship:RESOURCE` derives from the audit root; every other key is a root of its own.
-        let value =
-            if key.starts_with("ship:") { authority.key("audit-root")?.derive(key) } else { authority.key(key)? };
+        // `ship:RESOURCE` derives from the audit root, and a keeper gets the public half of what identity signs with; every
+        // other key is a root of its own.
+        let value = if key.starts_with("ship:") {
+            authority.key("audit-root")?.derive(key)
+        } else if *name == secret::DATABASE_TOKENS {
+            Secret::new(database_token::Signer::new(&authority.key(key)?).public_key())
+        } else {
+            authority.key(key)?
+        };
         secrets.insert(*name, value);
     }
     if composed.shim.identity.is_some() {
         let key = authority.key("identity-root")?.derive(&format!("workload:{}", composed.shim.resource));
         secrets.insert(secret::WORKLOAD_KEY, key);
+    }
+    for (setting, of) in &composed.shim.link_keys {
+        if let Some(key) = border::key(&ground.home, &layout.system, (&layout.stamp, authority), of)? {
+            secrets.insert(setting, key);
+        }
     }
     if composed.shim.telemetry.is_some() {
         secrets.insert(secret::INGEST_KEY, ingest_key(authority, &composed.shim.resource)?);

@@ -13,6 +13,7 @@ use crate::{
     Error,
     apply::{self, Scene},
     authority::Authority,
+    border,
     compose::Composer,
     doors,
     files::digest,
@@ -277,6 +278,7 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     crate::compose::make_shares(&layout, &system)?;
     lead::settle(ground, &layout, &system)?;
     storage::settle(ground, row, &system)?;
+    border::settle(ground, row, &system, &authority)?;
     write_public(ground, &layout, &authority, &system)?;
     let composer = composer(ground, row, &system, &layout, fresh);
     let composed = composer.all()?;
@@ -292,7 +294,8 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
         let all: Vec<_> = composed.iter().chain(migrations.values()).chain(&jobs).collect();
         let state = ground.stamp(&row.system, &row.stamp);
         let migrating = state.migrating.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        closed.ensure(&layout, &system, &all, &migrating)?;
+        let crossings = border::crossings(ground, row, &system, &layout)?;
+        closed.ensure(&layout, &system, &all, &migrating, &crossings)?;
         network::spoil_again(ground, row, &layout)?;
     }
     Ok(Scene { row: row.clone(), layout, authority, composed, migrations, jobs, system })

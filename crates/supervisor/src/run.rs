@@ -14,7 +14,7 @@ use service::{Limits, Listener};
 use crate::{
     Error, Home,
     acts::Acts,
-    doors, files, http, jobs,
+    border, doors, files, http, jobs,
     journal::{StampRow, Wanted, WorkloadRow},
     layout::Layout,
     lead, reconcile, renew, shims,
@@ -85,6 +85,7 @@ async fn watch(ground: Arc<Ground>) {
     let mut verified = BTreeMap::new();
     let mut doors = BTreeMap::new();
     let mut known_jobs = jobs::All::new();
+    let mut links = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -101,6 +102,7 @@ async fn watch(ground: Arc<Ground>) {
                         verify::look(&ground, &row, &mut verified).await;
                         doors::look(&ground, &row, &mut doors);
                         jobs::look(&ground, &row, &mut known_jobs);
+                        border::look(&ground, &row, &mut links);
                     }
                     look(&ground, row, first).await;
                 }

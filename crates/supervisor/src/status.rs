@@ -70,8 +70,13 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         }
         let stands = {
             let (ground, row, layout, name) = (ground.clone(), row.clone(), layout.clone(), one.workload.clone());
-            let ready = state == "ready";
-            blocking(move || network::trouble(&ground, &row, &layout, &name, ready)).await?
+            let (system, ready) = (system.clone(), state == "ready");
+            let look = move || {
+                let links = crate::border::trouble(&ground, &row, &system, &layout, &name)?;
+                let network = network::trouble(&ground, &row, &layout, &name, ready)?;
+                Ok(links.into_iter().chain(network).reduce(|one, other| format!("{one}; {other}")))
+            };
+            blocking(look).await?
         };
         if let Some(trouble) = stands {
             note = if note.is_empty() { trouble } else { format!("{trouble}; {note}") };

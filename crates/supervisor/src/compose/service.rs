@@ -43,6 +43,9 @@ impl Composer<'_> {
         shim.directory = self.directory(service.program.directory.as_deref(), run, workload)?;
         shim.env = self.environment(workload, &service.env, port)?;
         self.mount_settings(&service.mounts, &mut shim.env);
+        let told = crate::border::told(self.home, self.journal, self.row, self.system, self.layout, id)?;
+        shim.env.extend(told.env);
+        shim.link_keys = told.keys;
         shim.unresolved_as_text = service.unresolved == Unresolved::Text;
         shim.stop_grace_ms = service.stop_grace.as_millis() as u64;
         let inner = self.layout.inner(workload)?;
@@ -56,6 +59,10 @@ impl Composer<'_> {
             // Nothing crosses a network in the clear: the shim ends TLS at the workload's address.
             shim.front = Some(Front { to: at(inner, port), clients: self.callers(id) });
             listeners.push((FRONT.to_owned(), at(self.layout.ip(workload)?, self.layout.https_port(Kind::Service))));
+            if crate::border::into(self.system, id).next().is_some() && model::plan::number_of(workload) == 1 {
+                let outer = at(self.layout.outer(workload)?, self.layout.https_port(Kind::Service));
+                listeners.push((BORDER.to_owned(), outer));
+            }
             tls_names.push(self.layout.name(id));
         }
         Ok(Composed {
