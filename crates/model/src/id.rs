@@ -100,6 +100,7 @@ impl Kind {
                 | Self::Redis
                 | Self::Job
                 | Self::Graph
+                | Self::Share
         )
     }
 }

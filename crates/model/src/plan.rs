@@ -90,6 +90,8 @@ pub fn workloads(id: &ResourceId, resource: &Resource) -> Vec<String> {
         Resource::Postgres(postgres) => numbered(postgres.members()),
         // It runs at its times, not with the stamp.
         Resource::Job(_) => Vec::new(),
+        // A folder.
+        Resource::Share(_) => Vec::new(),
         // Where the real one is called, nothing of it runs here.
         Resource::External(external) if external.stand_in.is_none() => Vec::new(),
         Resource::Graph(graph) => {
