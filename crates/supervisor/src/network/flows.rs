@@ -59,6 +59,9 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             // Its identity endpoint signs in with the directory.
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
+        if let Resource::Identity(outside) = resource {
+            targets.extend(outside.secrets().map(|secret| (secret.vault.clone(), "reference")));
+        }
         if matches!(id.kind, Kind::Vault | Kind::Registry) {
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
