@@ -61,6 +61,16 @@ pub struct ShimConfig {
     /// TLS is ended in front of the workload; None: it is reached as it listens.
     #[serde(default)]
     pub front: Option<Front>,
+    /// The workload ends TLS itself, with the certificate that comes with the secrets, from these files.
+    #[serde(default)]
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// Where a workload reads its certificate chain and its key; for its user alone, and renewed in place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
 }
 
 /// The key of a link between two stamps, by which the called service knows who calls. Derived from the called stamp's root.

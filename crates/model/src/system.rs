@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Kind, ResourceId},
-    resource::{Edge, Postgres, Resource, Service, Vault, Watch},
+    resource::{Edge, Job, Postgres, Resource, Service, Vault, Watch},
     unit::{Bytes, Cidr, Price},
 };
 
@@ -78,6 +78,10 @@ impl System {
 
     pub fn services(&self) -> impl Iterator<Item = (&ResourceId, &Service)> {
         self.resources.iter().filter_map(|(id, r)| if let Resource::Service(s) = r { Some((id, s)) } else { None })
+    }
+
+    pub fn jobs(&self) -> impl Iterator<Item = (&ResourceId, &Job)> {
+        self.resources.iter().filter_map(|(id, r)| if let Resource::Job(j) = r { Some((id, j)) } else { None })
     }
 
     pub fn databases(&self) -> impl Iterator<Item = (&ResourceId, &Postgres)> {

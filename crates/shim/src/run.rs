@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    Error, child, endpoint,
+    Error, certificate, child, endpoint,
     front::Front,
     log::{LINE_BYTES, Log, Stream},
     references, ship,
@@ -130,6 +130,9 @@ impl Shim {
             Some(front) => Some(Front::start(front, &ca, &mut secrets, &mut listeners)?),
             None => None,
         };
+        if let Some(files) = &config.certificate {
+            certificate::start(files, &mut secrets, &mut listeners)?;
+        }
         let log = Log::open(config.log_dir.clone(), config.log_bytes, config.log_files);
         let shim = Self {
             role_secrets: (!config.pass_secrets.is_empty()).then_some(role_secrets),

@@ -204,6 +204,11 @@ pub enum Verb {
         #[command(subcommand)]
         verb: Option<NetworkVerb>,
     },
+    /// Jobs of a stamp: when they run, how they ended, one run now
+    Job {
+        #[command(subcommand)]
+        verb: JobVerb,
+    },
     /// Secrets of a stamp
     Secret {
         #[command(subcommand)]
@@ -324,6 +329,29 @@ pub enum NetworkVerb {
     },
     /// Heal a link
     Heal { one: String, other: Option<String> },
+}
+
+#[derive(Subcommand)]
+pub enum JobVerb {
+    /// Show each job, its next and its last run
+    List {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Run a job now and wait for its end
+    Run {
+        #[command(flatten)]
+        of: Of,
+        /// The job, such as dump
+        name: String,
+    },
+    /// Show the last runs
+    Runs {
+        #[command(flatten)]
+        of: Of,
+        /// Only this job's
+        name: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]

@@ -101,6 +101,23 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
             member: members.get(&one.workload).cloned(),
         });
     }
+    for (name, state, note) in crate::jobs::states(ground, row)? {
+        let shim = ready::shim(&layout, &name).await;
+        let (pids, pss) = match &shim {
+            Some(_) => processes(ground, &layout, &name, shim.as_ref()).await,
+            None => (Vec::new(), 0),
+        };
+        resources.push(ResourceStatus {
+            address: layout.front(&name).map(|ip| ip.to_string()).unwrap_or_default(),
+            place: layout.closed.as_ref().and_then(|closed| closed.place(&name)),
+            name,
+            state: state.into(),
+            pids,
+            pss_bytes: pss,
+            note,
+            ..ResourceStatus::default()
+        });
+    }
     let busy = ground.stamp(&row.system, &row.stamp).current();
     let state = match (row.wanted, busy.map(|w| w.what), all_ready) {
         (_, Some(What::Down | What::Destroy), _) => "stopping",

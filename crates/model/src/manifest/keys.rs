@@ -358,6 +358,11 @@ const DATABASE_ACCESS: &[Key] = &[
     Key::new("to", Principal, "A workload, such as `service.web` or `service.web.migrate`.").required(),
     Key::new("right", OneOf(&["read-only", "read-write", "owner"]), "`owner` may change the schema.").required(),
     Key::new("database", Text, "Which database; the first if not given."),
+    Key::new(
+        "sign_in",
+        OneOf(&["password", "identity"]),
+        "By the password in its connection string, or by a token of its identity and no password; password if not given.",
+    ),
 ];
 
 const BACKUP: &[Key] = &[
@@ -386,10 +391,17 @@ const REDIS: &[Key] = &[
     Key::new("port", PORT, "Port; 6379 if not given."),
     Key::new("memory", Bytes, "Memory for data; 64MiB if not given."),
     Key::new(
+        "sync",
+        OneOf(&["second", "always"]),
+        "When a write is on disk: within a second, or before it is answered.",
+    ),
+    Key::new("when_full", OneOf(&["refuse", "evict"]), "At the end of its memory: writes are refused, or old keys go."),
+    Key::new(
         "scale",
         Table(&[Key::new("min", count(9), "Copies."), Key::new("max", count(9), "Most copies.")]),
         "How many copies run.",
-    ),
+    )
+    .later(),
     Key::new("access", List(&Principal), "Who may use it."),
 ];
 
