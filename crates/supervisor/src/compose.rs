@@ -11,7 +11,7 @@ use api::{
     audit::AuditConfig,
     context::{ContextFile, IdentityRef, RoleFile, secret},
     gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Origin, Route, TlsMin, Upstream},
-    identity::{Client, IdentityConfig},
+    identity::{Client, Directory, IdentityConfig, OutsideIssuer, VaultSecret},
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     registry::{Grant, RegistryConfig, RegistryRole, Tier},

@@ -307,6 +307,12 @@ fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16
 /// Whether a service refers to the secret.
 fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
     system.services().any(|(_, service)| uses(service, vault, name))
+        || system.resources.values().any(|resource| match resource {
+            Resource::Identity(identity) => {
+                identity.secrets().any(|s| s.vault == *vault && s.secret.eq_ignore_ascii_case(name))
+            }
+            _ => false,
+        })
         || system.jobs().any(|(_, job)| job.env.values().any(|value| refers(value, vault, name)))
 }
 

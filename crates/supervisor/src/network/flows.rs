@@ -62,6 +62,9 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             // Its identity endpoint signs in with the directory.
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
+        if let Resource::Identity(outside) = resource {
+            targets.extend(outside.secrets().map(|secret| (secret.vault.clone(), "reference")));
+        }
         if let Resource::Job(job) = resource {
             let named = job.env.values().flat_map(model::value::Value::resources);
             targets.extend(named.filter(|id| id.kind == Kind::Edge).map(|edge| (edge.clone(), "reference")));
