@@ -174,6 +174,7 @@ impl Maker<'_> {
             SecretOrigin::ClientSecret { .. }
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
+            | SecretOrigin::BlobKey { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -211,6 +212,16 @@ impl Maker<'_> {
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
             }
+            SecretOrigin::BlobKey { blob, connection_string } => {
+                let key = api::blob::account_key(&authority.key(&format!("blob-root/{}", blob.name))?);
+                match system.resources.get(blob) {
+                    Some(Resource::Blob(declared)) if *connection_string => {
+                        let account = crate::layout::account(blob, declared);
+                        api::blob::connection_string(&account, &layout.named_url(blob), &key)
+                    }
+                    _ => key,
+                }
+            }
             SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
@@ -227,6 +238,7 @@ fn leads(vault: &ResourceId, secret: &str) -> String {
 fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Option<String>, Error> {
     Ok(match origin {
         SecretOrigin::Telemetry { telemetry, .. } => Some(layout.url(telemetry)?),
+        SecretOrigin::BlobKey { blob, connection_string: true } => Some(layout.named_url(blob)),
         SecretOrigin::Database { postgres, database, format, .. } => Some(format!(
             "{}:{}/{database} {format:?}",
             layout.reach(postgres)?,
