@@ -178,6 +178,7 @@ impl Maker<'_> {
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
             | SecretOrigin::Redis { .. }
+            | SecretOrigin::BlobKey { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -219,6 +220,16 @@ impl Maker<'_> {
             }
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
+            }
+            SecretOrigin::BlobKey { blob, connection_string } => {
+                let key = api::blob::account_key(&authority.key(&format!("blob-root/{}", blob.name))?);
+                match system.resources.get(blob) {
+                    Some(Resource::Blob(declared)) if *connection_string => {
+                        let account = crate::layout::account(blob, declared);
+                        api::blob::connection_string(&account, &layout.named_url(blob), &key)
+                    }
+                    _ => key,
+                }
             }
             SecretOrigin::Same { vault, secret } => return self.same(name, vault, secret, anew).await.map(Some),
             SecretOrigin::Redis { redis, workload } => {
@@ -275,6 +286,7 @@ fn leads(vault: &ResourceId, secret: &str) -> String {
 fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Option<String>, Error> {
     Ok(match origin {
         SecretOrigin::Telemetry { telemetry, .. } => Some(layout.url(telemetry)?),
+        SecretOrigin::BlobKey { blob, connection_string: true } => Some(layout.named_url(blob)),
         SecretOrigin::Database { postgres, database, format, .. } => Some(format!(
             "{}:{}/{database} {format:?}",
             layout.reach(postgres)?,
