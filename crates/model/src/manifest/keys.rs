@@ -247,7 +247,7 @@ const SERVICE: &[Key] = &[
         UNRESOLVED,
         "A vault reference that cannot be resolved: `fail` does not start it (if not given), `text` starts it with the literal text.",
     ),
-    Key::new("mounts", List(&Table(MOUNT)), "Shares it sees as folders.").later(),
+    Key::new("mounts", List(&Table(MOUNT)), "Shares it sees as folders; `MOUNT_NAME` says where."),
     Key::new("rollout", Table(ROLLOUT), "How a new version takes over the traffic; at once if not given.").later(),
     Key::new("slots", List(&Name), "Standing-by copies that a new version is tried in.").later(),
     Key::new("hours", Table(HOURS), "When it runs; always if not given.").later(),
@@ -435,7 +435,7 @@ const BLOB_ACCESS: &[Key] = &[
 ];
 
 const SHARE: &[Key] =
-    &[Key::new("subnet", Raw, "A subnet of `network`."), Key::new("quota", Bytes, "Most it may hold.")];
+    &[Key::new("subnet", Raw, "A subnet of `network`."), Key::new("quota", Bytes, "Most it may hold.").later()];
 
 const GRAPH: &[Key] = &[
     Key::new("subnet", Raw, "A subnet of `network`."),
