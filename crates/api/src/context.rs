@@ -40,10 +40,14 @@ pub mod secret {
     pub const REGISTRY_ROOT: &str = "registry-root";
     /// The blob role's root key; the account's key and those of delegated signatures derive from it.
     pub const BLOB_ROOT: &str = "blob-root";
+    /// A graph store's root key; the passwords of its users derive from it.
+    pub const GRAPH_ROOT: &str = "graph-root";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
     /// The password with which the members of one database follow each other.
     pub const POSTGRES_REPLICATION: &str = "postgres-replication";
+    /// The public key by which a keeper knows tokens that open its database; no secret, but handed over with them.
+    pub const DATABASE_TOKENS: &str = "database-tokens";
 }
 
 /// `PUT /certificate` on a role's control socket: shown from the next handshake on, while connections stay.
