@@ -309,9 +309,9 @@ fn first_host(workload: &str) -> u8 {
         Ok(Kind::Telemetry) => 40,
         Ok(Kind::Audit) => 50,
         Ok(Kind::Postgres) => 60,
+        Ok(Kind::Blob) => 75,
         Ok(Kind::Graph) => 70,
-        Ok(Kind::Redis) => 76,
-        Ok(Kind::Blob) => 80,
+        Ok(Kind::Redis) => 80,
         Ok(Kind::Registry) => 90,
         _ => 100,
     }
