@@ -88,7 +88,10 @@ fn rust(file: &File) -> Vec<Fault> {
     let product_lines = file.lines().take_while(|(_, l)| !l.trim_start().starts_with("#[cfg(test)]"));
     for (number, line) in product_lines.filter(|(_, l)| !l.trim_start().starts_with("//")) {
         if file.is_product() && line.contains("process::Command") && !may_start_processes(&file.path) {
-            faults.push(fault(number, "starts processes; only drivers, shim and the `tools.rs` of postgres and graph may"));
+            faults.push(fault(
+                number,
+                "starts processes; only drivers, shim and the `tools.rs` of postgres and graph may",
+            ));
         }
         if file.is_product() && line.contains("SystemTime::now") && !may_read_the_clock(&file.path) {
             faults.push(fault(number, "reads the wall clock; roles read `service::Clock`"));

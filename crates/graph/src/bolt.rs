@@ -270,7 +270,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let table = self.run(statement, parameters).await?;
                 let columns = table.columns.into_iter().map(Pack::Text).collect();
                 self.open = Some((table.rows.into_iter(), table.changes));
-                Ok(vec![("fields".into(), Pack::List(columns)), ("t_first".into(), Pack::Int(0)), ("qid".into(), Pack::Int(0))])
+                Ok(vec![
+                    ("fields".into(), Pack::List(columns)),
+                    ("t_first".into(), Pack::Int(0)),
+                    ("qid".into(), Pack::Int(0)),
+                ])
             }
             ask::PULL | ask::DISCARD => self.fetch(first, kind == ask::PULL).await,
             ask::BEGIN => {
@@ -286,7 +290,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ask::ROLLBACK => {
                 self.open = None;
                 match self.transaction.take() {
-                    Some(true) => Err(fault(TRANSACTION, "what this transaction wrote was stored by its one statement; it cannot be rolled back")),
+                    Some(true) => Err(fault(
+                        TRANSACTION,
+                        "what this transaction wrote was stored by its one statement; it cannot be rolled back",
+                    )),
                     _ => Ok(Vec::new()),
                 }
             }
@@ -317,7 +324,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 Err(refused())
             }
             Err(Refusal::Refused(words)) => Err(fault(UNAVAILABLE, words)),
-            Err(Refusal::Broken(_)) => Err(fault(UNAVAILABLE, format!("the engine of {} does not run", self.keeper.me.name))),
+            Err(Refusal::Broken(_)) => {
+                Err(fault(UNAVAILABLE, format!("the engine of {} does not run", self.keeper.me.name)))
+            }
         }
     }
 
@@ -347,8 +356,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Err(Refusal::Refused(words)) if words.contains(ONLY_READS) => {
                 return Err(match (*right, takes_writes) {
                     (GraphRight::Read, _) => fault(FORBIDDEN, format!("this user may only read: {words}")),
-                    _ if self.reads_only => fault("Neo.ClientError.Statement.AccessMode", format!("a session that reads cannot write: {words}")),
-                    (_, Ok(_)) => fault(TRANSACTION, "a transaction takes one statement that writes; this is its second"),
+                    _ if self.reads_only => fault(
+                        "Neo.ClientError.Statement.AccessMode",
+                        format!("a session that reads cannot write: {words}"),
+                    ),
+                    (_, Ok(_)) => {
+                        fault(TRANSACTION, "a transaction takes one statement that writes; this is its second")
+                    }
                     (_, Err(why)) => match keeper.routes().0 {
                         Some(leader) if leader.name == keeper.me.name => fault(UNAVAILABLE, why),
                         _ => fault(NOT_LEADER, why),
@@ -361,7 +375,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Ok(table) => table,
             Err(_) => {
                 self.names.learn(connection, graph).await.map_err(|e| fault(UNAVAILABLE, e.to_string()))?;
-                self.names.table(&answer).map_err(|_| fault(STATEMENT, "the engine's answer has names that it does not know"))?
+                self.names
+                    .table(&answer)
+                    .map_err(|_| fault(STATEMENT, "the engine's answer has names that it does not know"))?
             }
         };
         if command == "GRAPH.QUERY" && !table.changes.is_empty() {
@@ -385,7 +401,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     async fn fetch(&mut self, asked: &Pack, tell: bool) -> Result<Vec<(String, Pack)>, Fault> {
-        let Some((mut rows, changes)) = self.open.take() else { return Err(fault(REQUEST, "there is no result to fetch")) };
+        let Some((mut rows, changes)) = self.open.take() else {
+            return Err(fault(REQUEST, "there is no result to fetch"));
+        };
         let count = match asked.get("n") {
             Some(Pack::Int(n)) if *n >= 0 => *n as usize,
             _ => usize::MAX,
@@ -454,7 +472,9 @@ fn said(refusal: Refusal) -> Fault {
         Refusal::Broken(error) => fault(UNAVAILABLE, format!("the engine went away: {error}")),
         Refusal::Refused(words) if words.starts_with("NOPERM") => fault(FORBIDDEN, words),
         Refusal::Refused(words) if words.starts_with("READONLY") => fault(NOT_LEADER, words),
-        Refusal::Refused(words) if words.starts_with("LOADING") || words.starts_with("MASTERDOWN") => fault(UNAVAILABLE, words),
+        Refusal::Refused(words) if words.starts_with("LOADING") || words.starts_with("MASTERDOWN") => {
+            fault(UNAVAILABLE, words)
+        }
         Refusal::Refused(words) if words.contains("errMsg: ") => {
             // The engine repeats a part of the statement, which may hold a person's data: the words before it are enough.
             let words = words.trim_start_matches("errMsg: ").split(" errCtx:").next().unwrap_or_default().to_owned();

@@ -65,8 +65,7 @@ impl Names {
         let parts = answer.list();
         let mut table = Table { changes: changes(parts.last().map_or(&[][..], Value::list)), ..Table::default() };
         if let [head, rows, _] = parts {
-            table.columns =
-                head.list().iter().filter_map(|c| c.list().get(1)?.text()).collect();
+            table.columns = head.list().iter().filter_map(|c| c.list().get(1)?.text()).collect();
             for row in rows.list() {
                 table.rows.push(row.list().iter().map(|cell| self.cell(cell)).collect::<Result<_, _>>()?);
             }
@@ -104,8 +103,7 @@ impl Names {
         let [id, labels, properties] = value.list() else { return Ok(Pack::Null) };
         let id = id.int().unwrap_or(0);
         let labels = labels.list().iter().map(|l| self.label(l.int().unwrap_or(-1))).collect::<Result<_, _>>()?;
-        let fields =
-            vec![Pack::Int(id), Pack::List(labels), self.properties(properties)?, Pack::text(id.to_string())];
+        let fields = vec![Pack::Int(id), Pack::List(labels), self.properties(properties)?, Pack::text(id.to_string())];
         Ok(Pack::Struct(b'N', fields))
     }
 

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State, http::StatusCode, response::{IntoResponse as _, Response}, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
 use service::answer;
 
 use crate::{member::Keeper, monitor::Watching};
 
 pub(crate) fn of_member(keeper: Arc<Keeper>) -> Router {
-    Router::new()
-        .route("/health", get(health))
-        .route("/pulse", get(pulse))
-        .fallback(nothing)
-        .with_state(keeper)
+    Router::new().route("/health", get(health)).route("/pulse", get(pulse)).fallback(nothing).with_state(keeper)
 }
 
 pub(crate) fn of_monitor(monitor: Watching) -> Router {

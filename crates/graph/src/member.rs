@@ -67,7 +67,13 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(config: GraphConfig, engine: Engine, root: Secret, links: Links, tunnel_port: u16) -> Result<Arc<Self>, Error> {
+    pub fn new(
+        config: GraphConfig,
+        engine: Engine,
+        root: Secret,
+        links: Links,
+        tunnel_port: u16,
+    ) -> Result<Arc<Self>, Error> {
         let me = config.members.iter().find(|m| m.name == config.name).cloned();
         let me = me.ok_or_else(|| Error::Config(format!("{} is no member", config.name)))?;
         let ballot_path = engine.data.with_file_name("ballot.json");
@@ -90,7 +96,19 @@ impl Keeper {
         let word = watch::Sender::new((term, None));
         let voting = tokio::sync::Mutex::new(());
         let state = Mutex::new(state);
-        Ok(Arc::new(Self { config, me, engine, root, own_password, links, ballot_path, state, voting, word, tunnel_port }))
+        Ok(Arc::new(Self {
+            config,
+            me,
+            engine,
+            root,
+            own_password,
+            links,
+            ballot_path,
+            state,
+            voting,
+            word,
+            tunnel_port,
+        }))
     }
 
     pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -408,7 +426,8 @@ impl Keeper {
         let (ballot, led, before) = {
             let state = self.state();
             // A leader that most answer, and a member that hears one, do not let themselves be disturbed.
-            let leading = state.leads && state.answered.values().filter(|at| at.elapsed() < SILENCE).count() + 1 >= self.most();
+            let leading =
+                state.leads && state.answered.values().filter(|at| at.elapsed() < SILENCE).count() + 1 >= self.most();
             let led = leading || (state.leader.is_some() && !state.leads && state.heard.elapsed() < PATIENCE / 2);
             (state.ballot.clone(), led, state.position)
         };

@@ -36,7 +36,8 @@ impl Monitor {
                 let links = links.clone();
                 asked.spawn(async move { (n, links.ask(&member, &Ask::Pulse).await) });
             }
-            let mut pulses: Vec<Result<GraphPulse, String>> = vec![Err("it was not asked".into()); config.members.len()];
+            let mut pulses: Vec<Result<GraphPulse, String>> =
+                vec![Err("it was not asked".into()); config.members.len()];
             while let Some(answer) = asked.join_next().await {
                 let Ok((n, answer)) = answer else { continue };
                 pulses[n] = match answer {
@@ -60,7 +61,12 @@ fn tell(before: &GraphHealth, now: &GraphHealth) {
     for member in &now.members {
         let was = before.members.iter().find(|m| m.name == member.name).is_none_or(|m| m.functions);
         match (was, member.functions) {
-            (true, false) => tracing::error!(member = member.name, zone = member.zone, trouble = member.trouble, "a member does not function"),
+            (true, false) => tracing::error!(
+                member = member.name,
+                zone = member.zone,
+                trouble = member.trouble,
+                "a member does not function"
+            ),
             (false, true) => tracing::warn!(member = member.name, zone = member.zone, "a member functions again"),
             _ => {}
         }

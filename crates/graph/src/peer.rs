@@ -19,10 +19,15 @@ use crate::{member::Keeper, tunnel, vote::Request};
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Ask {
     Vote(Request),
-    Beat { term: u64, leader: String },
+    Beat {
+        term: u64,
+        leader: String,
+    },
     Pulse,
     /// From here on the connection is the engine's own stream.
-    Follow { term: u64 },
+    Follow {
+        term: u64,
+    },
 }
 
 /// Its answer.
@@ -131,7 +136,10 @@ pub(crate) async fn answer(listener: TcpListener, tls: Arc<rustls::ServerConfig>
     }
 }
 
-async fn serve(mut stream: BufReader<tokio_rustls::server::TlsStream<TcpStream>>, keeper: &Arc<Keeper>) -> io::Result<()> {
+async fn serve(
+    mut stream: BufReader<tokio_rustls::server::TlsStream<TcpStream>>,
+    keeper: &Arc<Keeper>,
+) -> io::Result<()> {
     loop {
         let mut line = String::new();
         if (&mut stream).take(LINE).read_line(&mut line).await? == 0 {

@@ -38,7 +38,7 @@ impl Engine {
         private(&self.data.join("users.acl"), &access(users, graph, root, keeper))?;
         let settings = format!(
             "port 0\nunixsocket {}\nunixsocketperm 700\ndir {}\naclfile {}\nloadmodule {} THREAD_COUNT 2 OMP_THREAD_COUNT 1 EFFECTS_THRESHOLD 0\n\
-             appendonly yes\nappendfsync always\nsave \"\"\nrepl-diskless-sync-delay 0\nrepl-timeout 15\nrepl-ping-replica-period 2\n\
+             appendonly yes\nappendfsync always\nsave \"\"\nrepl-diskless-sync-delay 0\nrepl-rdb-channel no\nrepl-timeout 15\nrepl-ping-replica-period 2\n\
              masteruser {FOLLOWER}\nmaxclients 512\nproc-title-template \"{{title}} {{listen-addr}}\"\nlogfile \"\"\n\
              enable-debug-command no\nenable-module-command no\ncrash-memcheck-enabled no\n",
             self.socket.display(),
@@ -93,7 +93,10 @@ fn access(users: &[GraphUser], graph: &str, root: &Secret, keeper: &Secret) -> S
     let mut text = String::from("user default off resetpass resetkeys resetchannels -@all\n");
     text.push_str(&format!("user {KEEPER} on #{} ~* &* +@all\n", digest(keeper)));
     let follower = replication(root);
-    text.push_str(&format!("user {FOLLOWER} on #{} resetkeys resetchannels -@all +psync +replconf +ping\n", digest(&follower)));
+    text.push_str(&format!(
+        "user {FOLLOWER} on #{} resetkeys resetchannels -@all +psync +replconf +ping\n",
+        digest(&follower)
+    ));
     for user in users {
         let rights = match user.right {
             GraphRight::Read => "+graph.ro_query +ping".to_owned(),
@@ -131,7 +134,10 @@ mod tests {
         let text = access(&users, "neo4j", &root, &keeper);
         assert!(!text.contains(keeper.expose()) && !text.contains(api::graph::password(&root, "service.api").expose()));
         let reader = text.lines().find(|l| l.starts_with("user service.export ")).unwrap_or_default();
-        assert!(reader.contains("+graph.ro_query") && !reader.contains("graph.query ") && !reader.contains("@all +"), "{reader}");
+        assert!(
+            reader.contains("+graph.ro_query") && !reader.contains("graph.query ") && !reader.contains("@all +"),
+            "{reader}"
+        );
         assert!(text.starts_with("user default off"));
     }
 }

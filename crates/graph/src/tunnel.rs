@@ -83,7 +83,8 @@ impl Keeper {
                 _ => Err(io::Error::other("it does not lead")),
             }
         };
-        let link = tokio::time::timeout(Duration::from_secs(5), opening).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let link =
+            tokio::time::timeout(Duration::from_secs(5), opening).await.map_err(|_| io::ErrorKind::TimedOut)??;
         tokio::select! {
             ended = copy(engine, link) => ended,
             _ = word.wait_for(|word| word.0 != term || word.1.as_deref() != Some(&to.name)) => Ok(()),
@@ -92,7 +93,11 @@ impl Keeper {
 }
 
 /// A follower's stream, at the leader: on to its engine, as long as it leads.
-pub(crate) async fn to_engine<S: AsyncRead + AsyncWrite + Unpin>(link: S, keeper: &Keeper, term: u64) -> io::Result<()> {
+pub(crate) async fn to_engine<S: AsyncRead + AsyncWrite + Unpin>(
+    link: S,
+    keeper: &Keeper,
+    term: u64,
+) -> io::Result<()> {
     let mut word = keeper.word.subscribe();
     let engine = UnixStream::connect(&keeper.engine.socket).await?;
     tokio::select! {
@@ -101,6 +106,9 @@ pub(crate) async fn to_engine<S: AsyncRead + AsyncWrite + Unpin>(link: S, keeper
     }
 }
 
-async fn copy(mut one: impl AsyncRead + AsyncWrite + Unpin, mut other: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+async fn copy(
+    mut one: impl AsyncRead + AsyncWrite + Unpin,
+    mut other: impl AsyncRead + AsyncWrite + Unpin,
+) -> io::Result<()> {
     tokio::io::copy_bidirectional(&mut one, &mut other).await.map(drop)
 }

@@ -140,7 +140,9 @@ impl Error {
             }
             Self::NoEngine { looked, .. } => format!("`./stampw up` brings engines; looked in: {}", looked.join(", ")),
             Self::NoGraphEngine { looked, .. } => {
-                format!("`./stampw up` brings it, or `engines/bring graph {looked}`; its licence is SSPL-1.0, see docs/decisions/0022-a-graph-store.md")
+                format!(
+                    "`./stampw up` brings it, or `engines/bring graph {looked}`; its licence is SSPL-1.0, see docs/decisions/0022-a-graph-store.md"
+                )
             }
             Self::SecretMissing { vault, name, system, stamp } => {
                 format!(

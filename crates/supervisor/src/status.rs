@@ -224,8 +224,12 @@ fn in_words(health: &GraphHealth) -> String {
         GraphState::Degraded => "degraded",
         GraphState::Lost => "lost",
     };
-    let troubles: Vec<String> =
-        health.members.iter().filter(|m| !m.functions).map(|m| format!("{} does not function: {}", m.name, m.trouble)).collect();
+    let troubles: Vec<String> = health
+        .members
+        .iter()
+        .filter(|m| !m.functions)
+        .map(|m| format!("{} does not function: {}", m.name, m.trouble))
+        .collect();
     let leader = health.leader.as_ref().map_or("nobody leads".to_owned(), |l| format!("{l} leads"));
     [vec![format!("the cluster is {state}, {leader}")], troubles].concat().join("; ")
 }
