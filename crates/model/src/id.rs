@@ -96,7 +96,11 @@ impl Kind {
                 | Self::Telemetry
                 | Self::Audit
                 | Self::Registry
+                | Self::External
+                | Self::Redis
+                | Self::Job
                 | Self::Graph
+                | Self::Share
         )
     }
 }

@@ -53,6 +53,8 @@ pub enum Act {
     Await { workload: String },
     /// Makes the secrets of a vault that are not there yet, and the database roles they are for.
     Secrets { vault: ResourceId },
+    /// Makes the roles of a database that sign in by identity.
+    Roles { postgres: ResourceId },
     /// Runs a service's migration to its end.
     Migrate { service: ResourceId },
     /// Invites the first administrator.
@@ -86,6 +88,12 @@ pub fn workloads(id: &ResourceId, resource: &Resource) -> Vec<String> {
     match resource {
         Resource::Service(service) => numbered(service.scale.min.max(1)),
         Resource::Postgres(postgres) => numbered(postgres.members()),
+        // It runs at its times, not with the stamp.
+        Resource::Job(_) => Vec::new(),
+        // A folder.
+        Resource::Share(_) => Vec::new(),
+        // Where the real one is called, nothing of it runs here.
+        Resource::External(external) if external.stand_in.is_none() => Vec::new(),
         Resource::Graph(graph) => {
             let mut all: Vec<String> = numbered(graph.members);
             all.extend(graph.monitor.then(|| format!("{id}{MONITOR}")));
@@ -194,6 +202,11 @@ pub fn up(system: &System, observed: &Observed) -> Plan {
         }
         if let Some(act) = migration {
             last = vec![push(format!("migrate {id}"), act, last)];
+        }
+        if let Resource::Postgres(postgres) = resource
+            && postgres.takes_identities()
+        {
+            last = vec![push(format!("roles {id}"), Act::Roles { postgres: id.clone() }, last)];
         }
         if let Resource::Vault(vault) = resource {
             let mut needs = last.clone();

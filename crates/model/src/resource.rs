@@ -15,7 +15,7 @@ pub use app::{
 };
 pub use data::{
     Backup, Blob, BlobAccess, Container, DatabaseAccess, DatabaseRight, Graph, GraphAccess, GraphRight,
-    HighAvailability, Postgres, Redis, Redundancy, Share, Standby, Storage, VersionWish, WhenLost,
+    HighAvailability, Postgres, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish, WhenLost,
 };
 pub use edge::{Cache, Edge, EdgeLimits, Origin, Probe, Rate, RatePer, Route, TlsMin};
 pub use trust::{
@@ -127,6 +127,11 @@ impl Resource {
                 needs.extend(job.program.source.registry());
                 needs.extend(job.mounts.iter().map(|m| m.share.clone()));
                 needs
+            }
+            // Not the vault: that needs the identity, which reads it when somebody signs in.
+            Self::Identity(identity) => {
+                let named = identity.addresses().flat_map(Value::resources);
+                named.filter(|id| id.kind != Kind::Edge).cloned().collect()
             }
             _ => BTreeSet::new(),
         }
