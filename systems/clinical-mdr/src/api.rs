@@ -286,7 +286,7 @@ fn set(name: &str, value: &str, seconds: i64) -> String {
 async fn me(Extension(caller): Extension<Caller>) -> Json<Value> {
     let right = caller.person.right();
     Json(json!({
-        "id": caller.person.id, "name": caller.person.name, "groups": caller.person.groups, "csrf": caller.csrf,
+        "id": caller.person.id, "name": caller.person.name, "groups": caller.person.groups, "csrfToken": caller.csrf,
         "reads": right >= Right::Reader, "edits": right >= Right::Editor, "decides": right >= Right::Admin,
     }))
 }

@@ -57,6 +57,10 @@ pub fn router(web: Web) -> Router {
         .route("/health", get(async || "healthy"))
         .route("/assets/style.css", get(style))
         .route("/", get(async || Redirect::to("/library")))
+        .route(
+            "/sign-in",
+            get(async |RawQuery(query): RawQuery| Redirect::to(&format!("/api/sign-in?{}", query.unwrap_or_default()))),
+        )
         .route("/library", get(library).post(create_item))
         .route("/library/{uid}", get(item))
         .route("/library/{uid}/act", post(act_on_item))
@@ -157,7 +161,7 @@ impl Head {
     }
 
     fn csrf(&self) -> &str {
-        text(&self.me["csrf"])
+        text(&self.me["csrfToken"])
     }
 
     fn edits(&self) -> bool {
