@@ -367,7 +367,7 @@ fn body_of(fields: Vec<(String, String)>) -> (Value, String, String) {
 
 type Fields = Form<Vec<(String, String)>>;
 
-/// After a change: 303, so that reloading does not repeat it.
+/// One call of the API for a form.
 async fn change(
     web: &Web,
     headers: &HeaderMap,
@@ -375,17 +375,23 @@ async fn change(
     path: &str,
     body: &Value,
     csrf: &str,
-    here: &str,
-) -> Result<Value, Response> {
-    let call = Call { web, headers };
-    call.send(method, path, Some(body), csrf).await.map(|(value, _)| value).map_err(|refused| refuse(refused, here))
+) -> Result<Value, Refused> {
+    Call { web, headers }.send(method, path, Some(body), csrf).await.map(|(value, _)| value)
+}
+
+/// After a change: 303, so that reloading does not repeat it.
+fn changed(result: Result<Value, Refused>, here: &str) -> Response {
+    match result {
+        Ok(_) => Redirect::to(here).into_response(),
+        Err(refused) => refuse(refused, here),
+    }
 }
 
 async fn create_item(State(web): State<Web>, headers: HeaderMap, Form(fields): Fields) -> Response {
     let (body, csrf, _) = body_of(fields);
-    match change(&web, &headers, Method::POST, "/api/v1/library", &body, &csrf, "/library").await {
+    match change(&web, &headers, Method::POST, "/api/v1/library", &body, &csrf).await {
         Ok(item) => Redirect::to(&format!("/library/{}", segment(text(&item["uid"])))).into_response(),
-        Err(refused) => refused,
+        Err(refused) => refuse(refused, "/library"),
     }
 }
 
@@ -405,10 +411,7 @@ async fn act_on_item(
         _ => return StatusCode::BAD_REQUEST.into_response(),
     };
     let (path, here) = (format!("/api/v1/library/{}{end}", segment(&uid)), format!("/library/{}", segment(&uid)));
-    match change(&web, &headers, method, &path, &body, &csrf, &here).await {
-        Ok(_) => Redirect::to(&here).into_response(),
-        Err(refused) => refused,
-    }
+    changed(change(&web, &headers, method, &path, &body, &csrf).await, &here)
 }
 
 struct StudyLine {
@@ -453,9 +456,9 @@ async fn studies(State(web): State<Web>, headers: HeaderMap) -> Response {
 
 async fn create_study(State(web): State<Web>, headers: HeaderMap, Form(fields): Fields) -> Response {
     let (body, csrf, _) = body_of(fields);
-    match change(&web, &headers, Method::POST, "/api/v1/studies", &body, &csrf, "/studies").await {
+    match change(&web, &headers, Method::POST, "/api/v1/studies", &body, &csrf).await {
         Ok(study) => Redirect::to(&format!("/studies/{}", segment(text(&study["uid"])))).into_response(),
-        Err(refused) => refused,
+        Err(refused) => refuse(refused, "/studies"),
     }
 }
 
@@ -596,10 +599,7 @@ async fn act_on_study(
         _ => return StatusCode::BAD_REQUEST.into_response(),
     };
     let (path, here) = (format!("/api/v1/studies/{}{end}", segment(&uid)), format!("/studies/{}", segment(&uid)));
-    match change(&web, &headers, method, &path, &body, &csrf, &here).await {
-        Ok(_) => Redirect::to(&here).into_response(),
-        Err(refused) => refused,
-    }
+    changed(change(&web, &headers, method, &path, &body, &csrf).await, &here)
 }
 
 /// Ends the session at the API, then leads to where it is ended at the issuer.
