@@ -8,6 +8,7 @@ pub mod audit;
 pub mod backup;
 pub mod client;
 pub mod context;
+pub mod database_token;
 pub mod engine;
 mod error;
 pub mod gateway;

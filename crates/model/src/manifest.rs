@@ -9,6 +9,7 @@ mod read;
 mod reference;
 mod schema;
 mod shape;
+mod sign_in;
 mod system;
 mod trust;
 

@@ -20,7 +20,7 @@ use crate::{
     Error,
     authority::Authority,
     compose::Composed,
-    failover,
+    failover, identity_roles,
     journal::StampRow,
     layout::Layout,
     lead, network, people, place, ready,
@@ -179,6 +179,10 @@ async fn act(
         Act::Secrets { vault } => {
             let Some(Resource::Vault(declared)) = scene.system.resources.get(vault) else { return Ok(Done::default()) };
             let note = secrets::ensure(ground, &scene.layout, &scene.authority, &scene.system, vault, declared).await?;
+            Ok(Done { note, ..Done::default() })
+        }
+        Act::Roles { postgres } => {
+            let note = identity_roles::ensure(ground, &scene.layout, &scene.system, postgres).await?;
             Ok(Done { note, ..Done::default() })
         }
         Act::Migrate { service } => migrate(ground, scene, service, note).await,

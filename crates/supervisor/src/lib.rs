@@ -19,6 +19,7 @@ mod failover;
 mod files;
 mod home;
 mod http;
+mod identity_roles;
 mod images;
 mod journal;
 mod layout;

@@ -8,6 +8,7 @@ use std::{
 use api::{
     Secret, Secrets,
     context::secret,
+    database_token,
     shim::{Ask, WorkloadState},
 };
 use drivers::{At, Listen, Placement, ProcessId};
@@ -167,9 +168,15 @@ pub fn reload(ground: &Ground, layout: &Layout, composed: &Composed) -> Result<(
 pub fn secrets(ground: &Ground, layout: &Layout, authority: &Authority, composed: &Composed) -> Result<Secrets, Error> {
     let mut secrets = Secrets::default();
     for (name, key) in &composed.keys {
-        // `ship:RESOURCE` derives from the audit root; every other key is a root of its own.
-        let value =
-            if key.starts_with("ship:") { authority.key("audit-root")?.derive(key) } else { authority.key(key)? };
+        // `ship:RESOURCE` derives from the audit root, and a keeper gets the public half of what identity signs with; every
+        // other key is a root of its own.
+        let value = if key.starts_with("ship:") {
+            authority.key("audit-root")?.derive(key)
+        } else if *name == secret::DATABASE_TOKENS {
+            Secret::new(database_token::Signer::new(&authority.key(key)?).public_key())
+        } else {
+            authority.key(key)?
+        };
         secrets.insert(*name, value);
     }
     if composed.shim.identity.is_some() {

@@ -359,6 +359,11 @@ const DATABASE_ACCESS: &[Key] = &[
     Key::new("to", Principal, "A workload, such as `service.web` or `service.web.migrate`.").required(),
     Key::new("right", OneOf(&["read-only", "read-write", "owner"]), "`owner` may change the schema.").required(),
     Key::new("database", Text, "Which database; the first if not given."),
+    Key::new(
+        "sign_in",
+        OneOf(&["password", "identity"]),
+        "By the password in its connection string, or by a token of its identity and no password; password if not given.",
+    ),
 ];
 
 const BACKUP: &[Key] = &[

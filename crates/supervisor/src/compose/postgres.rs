@@ -41,6 +41,7 @@ impl Composer<'_> {
             socket_dir: self.layout.sockets.join(format!("{workload}.d")),
             databases: postgres.databases.clone(),
             settings,
+            tenant: postgres.takes_identities().then(|| self.layout.tenant.clone()),
         };
         // A restored server has the roles and the backups of its origin.
         let mut keys = vec![
@@ -50,6 +51,9 @@ impl Composer<'_> {
         let several = config.member.is_some();
         if several {
             keys.push((secret::POSTGRES_REPLICATION, format!("postgres-replication/{}", id.name)));
+        }
+        if config.tenant.is_some() {
+            keys.push((secret::DATABASE_TOKENS, "identity-root".into()));
         }
         let template = (config.bin.clone(), config.template.clone());
         let restoring = config.backup.as_ref().is_some_and(|b| b.restore.is_some());
