@@ -221,6 +221,8 @@ fn origin(origin: &SecretOrigin) -> Option<&ResourceId> {
         // The key is derived; telemetry need not run for it.
         SecretOrigin::Telemetry { .. } | SecretOrigin::Generate { .. } | SecretOrigin::Ask => None,
         SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } | SecretOrigin::RegistryPassword { .. } => None,
+        // Where a resource is and what it is called is settled before anything is started.
+        SecretOrigin::ClientId { .. } | SecretOrigin::Output { .. } => None,
     }
 }
 

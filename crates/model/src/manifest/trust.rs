@@ -14,6 +14,7 @@ use crate::{
         SecretOrigin, Telemetry, Vault, VaultAccess, VaultRole,
     },
     suggest, unit,
+    value::Output,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -156,12 +157,13 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     let offers: &[&str] = match id.kind {
         Kind::Postgres => &["connection-string", "admin-password"],
         Kind::Telemetry | Kind::Redis | Kind::Graph => &["connection-string"],
-        Kind::Identity => &["client-secret"],
+        Kind::Identity => &["client-secret", "client-id", "tenant"],
+        Kind::Service | Kind::Edge | Kind::Blob => &["url"],
         Kind::Registry => &["admin-password"],
         _ => &[],
     };
     if !offers.contains(&what) {
-        if ["connection-string", "admin-password", "client-secret"].contains(&what) {
+        if ["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url"].contains(&what) {
             let fault = Diagnostic::new(Code::S0118, entry.key_span.clone(), format!("`{id}` has no {what}"));
             r.fault(if offers.is_empty() { fault } else { fault.note(format!("it has: {}", offers.join(", "))) });
         }
@@ -169,7 +171,7 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     }
     let spare: &[&str] = match (id.kind, what) {
         (Kind::Postgres, "connection-string") => &[],
-        (_, "admin-password") => &["for", "database", "format"],
+        (_, "admin-password" | "tenant" | "url") => &["for", "database", "format"],
         _ => &["database", "format"],
     };
     for extra in spare.iter().filter_map(|key| node.entry(key)) {
@@ -186,6 +188,10 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
             _ => SecretOrigin::RegistryPassword { registry: id },
         });
     }
+    if what == "tenant" || what == "url" {
+        let output = if what == "tenant" { Output::Tenant } else { Output::Url };
+        return Some(SecretOrigin::Output { resource: id, output });
+    }
     let Some(whose) = node.get("for") else {
         let fault = Diagnostic::new(
             Code::S0104,
@@ -200,7 +206,7 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
         return None;
     };
     if id.kind == Kind::Identity {
-        return client_secret(r, id, whose);
+        return client_value(r, id, whose, what == "client-id");
     }
     let workload = workload(r, whose)?;
     Some(match id.kind {
@@ -226,12 +232,16 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     })
 }
 
-fn client_secret(r: &Reader<'_>, identity: ResourceId, whose: &Node) -> Option<SecretOrigin> {
+fn client_value(r: &Reader<'_>, identity: ResourceId, whose: &Node, its_id: bool) -> Option<SecretOrigin> {
     let client = whose.as_text()?;
     let clients = r.root.get("identity").and_then(|i| i.get(&identity.name)).and_then(|i| i.get("clients"));
     let clients = clients.map_or(&[][..], Node::entries);
     if clients.iter().any(|entry| entry.key == client) {
-        return Some(SecretOrigin::ClientSecret { identity, client: client.to_owned() });
+        let client = client.to_owned();
+        return Some(match its_id {
+            true => SecretOrigin::ClientId { identity, client },
+            false => SecretOrigin::ClientSecret { identity, client },
+        });
     }
     let fault = Diagnostic::new(Code::S0109, whose.span.clone(), format!("`{identity}` has no client `{client}`"));
     let mut fault = suggest::hint(fault, client, clients.iter().map(|entry| entry.key.as_str()));

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Principal, ResourceId};
+use crate::{
+    id::{Principal, ResourceId},
+    value::Output,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vault {
@@ -74,6 +77,10 @@ pub enum SecretOrigin {
     Telemetry { telemetry: ResourceId, workload: Principal },
     /// The secret of an OIDC client of `identity`.
     ClientSecret { identity: ResourceId, client: String },
+    /// The id of an OIDC client of `identity`, as it knows it.
+    ClientId { identity: ResourceId, client: String },
+    /// What a resource gives out: no secret here, but one place for a setting that systems keep in a vault.
+    Output { resource: ResourceId, output: Output },
     /// How `workload` connects to `redis`, with its own user and password.
     Redis { redis: ResourceId, workload: Principal },
     /// How `workload` connects to `graph`, with its own user and password.
@@ -94,7 +101,8 @@ impl SecretOrigin {
         match self {
             Self::Database { postgres, .. } | Self::AdminPassword { postgres } => Some(postgres),
             Self::Telemetry { telemetry, .. } => Some(telemetry),
-            Self::ClientSecret { identity, .. } => Some(identity),
+            Self::ClientSecret { identity, .. } | Self::ClientId { identity, .. } => Some(identity),
+            Self::Output { resource, .. } => Some(resource),
             Self::Redis { redis, .. } => Some(redis),
             Self::Graph { graph, .. } => Some(graph),
             Self::RegistryPassword { registry } => Some(registry),
