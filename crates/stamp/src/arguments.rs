@@ -441,6 +441,10 @@ pub enum Role {
         #[arg(long)]
         config: PathBuf,
     },
+    Blob {
+        #[arg(long)]
+        config: PathBuf,
+    },
     Postgres {
         #[arg(long)]
         config: PathBuf,

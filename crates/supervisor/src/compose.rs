@@ -32,6 +32,7 @@ use crate::{
     layout::{Layout, at},
 };
 
+mod blob;
 mod postgres;
 mod roles;
 mod service;
@@ -177,6 +178,10 @@ impl Composer<'_> {
                 let keys = vec![(secret::REGISTRY_ROOT, format!("registry-root/{}", id.name)), ship_key(id)];
                 self.role(id, "registry", self.registry(id, registry)?, true, keys)
             }
+            Resource::Blob(blob) => {
+                let keys = vec![(secret::BLOB_ROOT, format!("blob-root/{}", id.name)), ship_key(id)];
+                self.role(id, "blob", self.blob(id, blob), true, keys)
+            }
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
@@ -265,6 +270,11 @@ impl Composer<'_> {
             && self.system.cloud_names
         {
             tls_names.push(self.layout.cloud_registry(id, registry));
+        }
+        if let Some(Resource::Blob(blob)) = self.system.resources.get(id)
+            && self.system.cloud_names
+        {
+            tls_names.push(crate::layout::cloud_account(id, blob));
         }
         let limits = self.system.resources.get(id).map(|r| self.limits(r)).unwrap_or_default();
         Ok(Composed {

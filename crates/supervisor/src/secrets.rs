@@ -179,6 +179,7 @@ impl Maker<'_> {
             | SecretOrigin::Output { .. }
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
+            | SecretOrigin::BlobKey { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -223,6 +224,16 @@ impl Maker<'_> {
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
             }
+            SecretOrigin::BlobKey { blob, connection_string } => {
+                let key = api::blob::account_key(&authority.key(&format!("blob-root/{}", blob.name))?);
+                match system.resources.get(blob) {
+                    Some(Resource::Blob(declared)) if *connection_string => {
+                        let account = crate::layout::account(blob, declared);
+                        api::blob::connection_string(&account, &layout.named_url(blob), &key)
+                    }
+                    _ => key,
+                }
+            }
             SecretOrigin::Same { vault, secret } => return self.same(name, vault, secret, anew).await.map(Some),
             SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
@@ -266,6 +277,7 @@ fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Opti
     Ok(match origin {
         SecretOrigin::Telemetry { telemetry, .. } => Some(layout.url(telemetry)?),
         SecretOrigin::Output { resource, output } => Some(given_out(layout, system, resource, *output)?),
+        SecretOrigin::BlobKey { blob, connection_string: true } => Some(layout.named_url(blob)),
         SecretOrigin::Database { postgres, database, format, .. } => Some(format!(
             "{}:{}/{database} {format:?}",
             layout.reach(postgres)?,

@@ -158,12 +158,13 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
         Kind::Postgres => &["connection-string", "admin-password"],
         Kind::Telemetry | Kind::Redis | Kind::Graph => &["connection-string"],
         Kind::Identity => &["client-secret", "client-id", "tenant"],
-        Kind::Service | Kind::Edge | Kind::Blob => &["url"],
+        Kind::Service | Kind::Edge => &["url"],
         Kind::Registry => &["admin-password"],
+        Kind::Blob => &["connection-string", "key", "url"],
         _ => &[],
     };
     if !offers.contains(&what) {
-        if ["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url"].contains(&what) {
+        if ["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url", "key"].contains(&what) {
             let fault = Diagnostic::new(Code::S0118, entry.key_span.clone(), format!("`{id}` has no {what}"));
             r.fault(if offers.is_empty() { fault } else { fault.note(format!("it has: {}", offers.join(", "))) });
         }
@@ -171,7 +172,7 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     }
     let spare: &[&str] = match (id.kind, what) {
         (Kind::Postgres, "connection-string") => &[],
-        (_, "admin-password" | "tenant" | "url") => &["for", "database", "format"],
+        (_, "admin-password" | "tenant" | "url") | (Kind::Blob, _) => &["for", "database", "format"],
         _ => &["database", "format"],
     };
     for extra in spare.iter().filter_map(|key| node.entry(key)) {
@@ -181,6 +182,10 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
             format!("`{}` says nothing about the {what} of `{id}`", extra.key),
         );
         r.fault(fault);
+    }
+    if id.kind == Kind::Blob {
+        // The key is the account's, not a workload's: those that can ask by their identity need none.
+        return Some(SecretOrigin::BlobKey { blob: id, connection_string: what == "connection-string" });
     }
     if what == "admin-password" {
         return Some(match id.kind {

@@ -87,6 +87,8 @@ pub enum SecretOrigin {
     Graph { graph: ResourceId, workload: Principal },
     /// The admin user's password of `registry`.
     RegistryPassword { registry: ResourceId },
+    /// The key of the account `blob`, or how clients connect with it.
+    BlobKey { blob: ResourceId, connection_string: bool },
     /// Random, made once.
     Generate { bytes: u32 },
     /// The same value as a secret of another vault.
@@ -102,12 +104,13 @@ impl SecretOrigin {
             Self::Database { postgres, .. } | Self::AdminPassword { postgres } => Some(postgres),
             Self::Telemetry { telemetry, .. } => Some(telemetry),
             Self::ClientSecret { identity, .. } | Self::ClientId { identity, .. } => Some(identity),
-            Self::Output { resource, .. } => Some(resource),
             Self::Redis { redis, .. } => Some(redis),
             Self::Graph { graph, .. } => Some(graph),
             Self::RegistryPassword { registry } => Some(registry),
+            Self::BlobKey { blob, .. } => Some(blob),
             Self::Same { vault, .. } => Some(vault),
-            Self::Generate { .. } | Self::Ask => None,
+            // Where something is is known before it runs: two services may know of each other.
+            Self::Output { .. } | Self::Generate { .. } | Self::Ask => None,
         }
     }
 }

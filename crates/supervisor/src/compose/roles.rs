@@ -169,7 +169,7 @@ impl Composer<'_> {
                 title: "stamp, at a terminal of this machine".into(),
                 redirect_uris: vec!["http://127.0.0.1/".into()],
                 native: true,
-                resources: vec!["https://vault.azure.net".into()],
+                resources: vec!["https://vault.azure.net".into(), api::blob::AUDIENCE.into()],
                 ..Client::default()
             });
         }

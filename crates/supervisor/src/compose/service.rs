@@ -162,7 +162,7 @@ impl Composer<'_> {
             (Kind::Edge, Output::Url) => self.people_come_to()?,
             (Kind::Identity | Kind::Registry, Output::Url) | (Kind::Identity, Output::Issuer) => layout.url(id)?,
             (Kind::Identity, Output::Tenant) => layout.tenant.clone(),
-            (Kind::Vault, Output::Url) => layout.named_url(id),
+            (Kind::Vault | Kind::Blob, Output::Url) => layout.named_url(id),
             (Kind::Telemetry, Output::Endpoint) => layout.url(id)?,
             (Kind::Telemetry, Output::ConnectionString) => {
                 format!("InstrumentationKey={INGEST_KEY};IngestionEndpoint={}/", layout.url(id)?)
