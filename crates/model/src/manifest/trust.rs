@@ -183,6 +183,10 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
         );
         r.fault(fault);
     }
+    if what == "tenant" || what == "url" {
+        let output = if what == "tenant" { Output::Tenant } else { Output::Url };
+        return Some(SecretOrigin::Output { resource: id, output });
+    }
     if id.kind == Kind::Blob {
         // The key is the account's, not a workload's: those that can ask by their identity need none.
         return Some(SecretOrigin::BlobKey { blob: id, connection_string: what == "connection-string" });
@@ -192,10 +196,6 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
             Kind::Postgres => SecretOrigin::AdminPassword { postgres: id },
             _ => SecretOrigin::RegistryPassword { registry: id },
         });
-    }
-    if what == "tenant" || what == "url" {
-        let output = if what == "tenant" { Output::Tenant } else { Output::Url };
-        return Some(SecretOrigin::Output { resource: id, output });
     }
     let Some(whose) = node.get("for") else {
         let fault = Diagnostic::new(
