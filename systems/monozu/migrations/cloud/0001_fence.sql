@@ -69,7 +69,7 @@ CREATE TABLE guard.outbox (
 );
 
 -- Makes the salts of people who are not there, so that asking for a salt tells nobody who is.
-CREATE TABLE guard.secret (only boolean PRIMARY KEY DEFAULT true CHECK (only), pepper bytea NOT NULL);
+CREATE TABLE guard.secret (one boolean PRIMARY KEY DEFAULT true CHECK (one), pepper bytea NOT NULL);
 INSERT INTO guard.secret (pepper) VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
 
 -- The hash of the secret that this transaction shows.
