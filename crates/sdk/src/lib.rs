@@ -4,7 +4,8 @@
 //! settings are environment variables, the database is PostgreSQL, sign-in is OpenID Connect, telemetry is OTLP over HTTP.
 //!
 //! - [`Settings`]: environment variables by name; an error names the variable and never shows its value.
-//! - [`database`]: a pool that survives database restarts, TLS always verified, each statement a dependency span.
+//! - [`database`]: a pool that survives database restarts, TLS always verified, signed in to by password or by identity, each
+//!   statement a dependency span.
 //! - [`migrations`]: ordered SQL files, applied once, guarded by a lock and by checksums.
 //! - [`oidc`]: sign-in as a relying party (code flow, PKCE, ID tokens checked by the issuer's keys).
 //! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.

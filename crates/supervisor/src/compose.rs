@@ -21,7 +21,7 @@ use api::{
 };
 use model::{
     Kind, Principal, Resource, ResourceId, System,
-    resource::{Service, Source, Unresolved, WhenLost},
+    resource::{Service, SignIn, Source, Unresolved, WhenLost},
     value::{Output, Value},
 };
 
