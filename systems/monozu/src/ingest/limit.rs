@@ -17,8 +17,17 @@ const SHARED: &str = "";
 pub struct Limits {
     size: f64,
     per_second: f64,
-    buckets: Mutex<HashMap<String, Bucket>>,
+    buckets: Mutex<Buckets>,
 }
+
+#[derive(Default)]
+struct Buckets {
+    by_name: HashMap<String, Bucket>,
+    /// When room was made last. It takes a look at every bucket, so a flood of names must not cause it at each.
+    swept: Option<Instant>,
+}
+
+const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -52,11 +61,14 @@ impl Limits {
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts and seconds are small")]
     fn take_at(&self, name: &str, count: u64, times: u32, now: Instant) -> Result<(), Fault> {
         let (size, speed) = (self.size * f64::from(times), self.per_second * f64::from(times));
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= KEPT && !buckets.contains_key(name) {
+        let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = all.by_name.len() >= KEPT && !all.by_name.contains_key(name);
+        if full && all.swept.is_none_or(|at| now.saturating_duration_since(at) >= SWEEP) {
             let (per_second, least) = (self.per_second, self.size);
-            buckets.retain(|_, b| b.left + now.duration_since(b.at).as_secs_f64() * per_second < least);
+            all.by_name.retain(|_, b| b.left + now.saturating_duration_since(b.at).as_secs_f64() * per_second < least);
+            all.swept = Some(now);
         }
+        let buckets = &mut all.by_name;
         let name = if buckets.len() >= KEPT && !buckets.contains_key(name) { SHARED } else { name };
         let bucket = buckets.entry(name.to_owned()).or_insert(Bucket { left: size, at: now });
         bucket.left = (bucket.left + now.saturating_duration_since(bucket.at).as_secs_f64() * speed).min(size);
@@ -76,7 +88,13 @@ impl Limits {
 /// Keys that the database did not know a moment ago.
 #[derive(Default)]
 pub struct Unknown {
-    marks: Mutex<HashMap<String, Instant>>,
+    marks: Mutex<Marks>,
+}
+
+#[derive(Default)]
+struct Marks {
+    by_name: HashMap<String, Instant>,
+    swept: Option<Instant>,
 }
 
 /// How long a key stays unknown without being asked about: a device that was just registered has a new key.
@@ -85,16 +103,17 @@ const FORGOTTEN: Duration = Duration::from_secs(5);
 impl Unknown {
     pub fn has(&self, mark: &str) -> bool {
         let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        marks.get(mark).is_some_and(|at| at.elapsed() < FORGOTTEN)
+        marks.by_name.get(mark).is_some_and(|at| at.elapsed() < FORGOTTEN)
     }
 
     pub fn add(&self, mark: String) {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        if marks.len() >= KEPT {
-            marks.retain(|_, at| at.elapsed() < FORGOTTEN);
+        if marks.by_name.len() >= KEPT && marks.swept.is_none_or(|at| at.elapsed() >= SWEEP) {
+            marks.by_name.retain(|_, at| at.elapsed() < FORGOTTEN);
+            marks.swept = Some(Instant::now());
         }
-        if marks.len() < KEPT {
-            marks.insert(mark, Instant::now());
+        if marks.by_name.len() < KEPT {
+            marks.by_name.insert(mark, Instant::now());
         }
     }
 }
@@ -131,13 +150,13 @@ mod tests {
         for n in 0..(KEPT * 2) {
             let _ = limits.take_at(&n.to_string(), 1, 1, start);
         }
-        assert!(limits.buckets.lock().unwrap().len() <= KEPT + 1);
+        assert!(limits.buckets.lock().unwrap().by_name.len() <= KEPT + 1);
         assert!(limits.take_at("known", 1, 1, start).is_err());
         let unknown = Unknown::default();
         for n in 0..(KEPT * 2) {
             unknown.add(n.to_string());
         }
-        assert!(unknown.marks.lock().unwrap().len() <= KEPT);
+        assert!(unknown.marks.lock().unwrap().by_name.len() <= KEPT);
         assert!(unknown.has("1") && !unknown.has("x"));
     }
 }
