@@ -29,7 +29,10 @@ fn it_comes_up_without_a_question_and_is_walked_through_with_no_password_anywher
     for service in ["cloud", "manage", "ingest"] {
         let said = stage.stamp(&["exec", SYSTEM, service, "--", "/usr/bin/env"]).ok().stdout;
         assert!(said.contains("MZ_LOGIN=identity") && said.contains("PGUSER="), "{service}: {said}");
-        assert!(!said.contains("PGPASSWORD") && !said.contains("DATABASE_URL") && !said.contains("postgresql://"), "{service}");
+        assert!(
+            !said.contains("PGPASSWORD") && !said.contains("DATABASE_URL") && !said.contains("postgresql://"),
+            "{service}"
+        );
     }
     stage.stamp(&["destroy", SYSTEM, "--yes"]).ok();
 }

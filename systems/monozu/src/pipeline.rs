@@ -108,7 +108,9 @@ async fn publish(
         return Err(Fault::Unauthorized("publishing needs SNAP_PUBLISH_TOKEN as bearer"));
     }
     if !word(&name, b"-") || !word(&version, b".+-") {
-        return Err(Fault::Invalid("name: a-z, 0-9, dashes; version: letters, digits, dots, plus and dashes; 64 at most".into()));
+        return Err(Fault::Invalid(
+            "name: a-z, 0-9, dashes; version: letters, digits, dots, plus and dashes; 64 at most".into(),
+        ));
     }
     if published(&app, &name, &version).await? {
         return Err(Fault::Conflict("this version is published already, and stays what it was".into()));
@@ -129,7 +131,9 @@ async fn publish(
     match answer.0 {
         StatusCode::CREATED => Ok((StatusCode::CREATED, Json(given)).into_response()),
         StatusCode::CONFLICT => Err(Fault::Conflict("this version was published meanwhile".into())),
-        StatusCode::BAD_REQUEST => Err(Fault::Invalid(answer.1["message"].as_str().unwrap_or("Cloud refused it").to_owned())),
+        StatusCode::BAD_REQUEST => {
+            Err(Fault::Invalid(answer.1["message"].as_str().unwrap_or("Cloud refused it").to_owned()))
+        }
         status => Err(Fault::Unavailable(format!("Cloud answered {status} to a snap").into())),
     }
 }

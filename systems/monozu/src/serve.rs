@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, http::StatusCode, middleware::from_fn, response::{IntoResponse, Response}};
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    middleware::from_fn,
+    response::{IntoResponse, Response},
+};
 use sdk::{Settings, SettingsError, database::Database};
 use tokio::net::TcpListener;
 

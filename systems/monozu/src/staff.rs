@@ -107,7 +107,8 @@ impl Staff {
     pub async fn finish(&self, back: &Callback, headers: &HeaderMap) -> Result<(Operator, Response), Fault> {
         let pending = cookie(headers, PENDING).unwrap_or_default();
         let signed_in = self.oidc.finish(&self.sealer, back, pending).await?;
-        let operator = self.admit(&signed_in.claims).inspect_err(|_| metrics().add("sign_ins", 1, &[("result", "refused")]))?;
+        let operator =
+            self.admit(&signed_in.claims).inspect_err(|_| metrics().add("sign_ins", 1, &[("result", "refused")]))?;
         metrics().add("sign_ins", 1, &[("result", "operator")]);
         sdk::event!("operator-signed-in", user = operator.sub);
         let value = serde_json::to_vec(&operator).map_err(Fault::internal)?;
@@ -183,7 +184,9 @@ impl Staff {
 impl From<OidcError> for Fault {
     fn from(error: OidcError) -> Fault {
         match error {
-            OidcError::State => Fault::Invalid("this sign-in has expired or was finished already; please sign in again".into()),
+            OidcError::State => {
+                Fault::Invalid("this sign-in has expired or was finished already; please sign in again".into())
+            }
             other if other.is_outage() => Fault::unavailable(other),
             OidcError::Seal(_) | OidcError::Settings(_) | OidcError::Url(_) => Fault::internal(error),
             other => {

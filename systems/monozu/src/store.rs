@@ -38,11 +38,7 @@ const UNKNOWN: Fault = Fault::Unauthorized("the key or token is not known, has e
 ///
 /// # Errors
 /// The secret is not one of `kinds` or no longer good, the tenant has no licence, or the database does not answer.
-pub async fn enter<'a>(
-    connection: &'a mut Connection,
-    secret: &Secret,
-    kinds: &[Kind],
-) -> Result<Entered<'a>, Fault> {
+pub async fn enter<'a>(connection: &'a mut Connection, secret: &Secret, kinds: &[Kind]) -> Result<Entered<'a>, Fault> {
     let transaction = connection.begin().await?;
     let sql = "SELECT state, kind, tenant_id, subject, role FROM enter($1)";
     let row = transaction.first(sql, &[&secret.reveal()]).await?.ok_or(UNKNOWN)?;

@@ -48,7 +48,8 @@ impl Signer {
     }
 
     fn verify_at(&self, headers: &HeaderMap, body: &[u8], now: u64) -> Result<String, Fault> {
-        const REFUSED: Fault = Fault::Unauthorized("the webhook's signature is missing, wrong or older than five minutes");
+        const REFUSED: Fault =
+            Fault::Unauthorized("the webhook's signature is missing, wrong or older than five minutes");
         let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).ok_or(REFUSED);
         let (signature, at) = (text(SIGNATURE)?, text(TIMESTAMP)?);
         let given = signature.strip_prefix("sha256=").and_then(digest::from_hex).ok_or(REFUSED)?;

@@ -8,7 +8,8 @@ use crate::{
     id::{Kind, ResourceId},
     resource::{
         Backup, Blob, BlobAccess, Container, DatabaseAccess, DatabaseRight, Graph, GraphAccess, GraphRight,
-        HighAvailability, Postgres, PublicRead, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish, WhenLost,
+        HighAvailability, Postgres, PublicRead, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish,
+        WhenLost,
     },
     suggest,
     unit::Bytes,

@@ -164,7 +164,8 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
         _ => &[],
     };
     if !offers.contains(&what) {
-        if ["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url", "key"].contains(&what) {
+        if ["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url", "key"].contains(&what)
+        {
             let fault = Diagnostic::new(Code::S0118, entry.key_span.clone(), format!("`{id}` has no {what}"));
             r.fault(if offers.is_empty() { fault } else { fault.note(format!("it has: {}", offers.join(", "))) });
         }

@@ -13,10 +13,7 @@ use axum::{
 };
 use http::{HeaderMap, header, request::Parts};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use sdk::{
-    Secret, SettingsError,
-    database::Connection,
-};
+use sdk::{Secret, SettingsError, database::Connection};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

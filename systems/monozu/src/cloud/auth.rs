@@ -24,9 +24,8 @@ use crate::{
 /// The browser insists on TLS for a cookie of this name, and sends it to the paths of signing in only.
 const REFRESH_COOKIE: &str = "__Secure-refresh";
 const WEEK: u64 = 7 * 24 * 3600;
-const WRONG: Fault = Fault::Unauthorized(
-    "account, e-mail or password is wrong; after ten wrong passwords a sign-in rests for a minute",
-);
+const WRONG: Fault =
+    Fault::Unauthorized("account, e-mail or password is wrong; after ten wrong passwords a sign-in rests for a minute");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,7 +133,10 @@ pub async fn refresh(State(app): State<App>, headers: HeaderMap) -> Result<Respo
             Ok(signed_in(&token, &renewal))
         }
         "reused" => {
-            tracing::warn!(event.name = "refresh-token-reused", "a refresh token came a second time: its sign-in was ended");
+            tracing::warn!(
+                event.name = "refresh-token-reused",
+                "a refresh token came a second time: its sign-in was ended"
+            );
             Err(AGAIN)
         }
         _ => Err(AGAIN),

@@ -77,7 +77,8 @@ pub struct Registration {
 }
 
 pub async fn register(State(app): State<App>, Body(given): Body<Registration>) -> Result<Response, Fault> {
-    const USED: Fault = Fault::Unauthorized("the registration key is not known, used up, expired or of another account");
+    const USED: Fault =
+        Fault::Unauthorized("the registration key is not known, used up, expired or of another account");
     if !plausible(&given.registration_key) {
         return Err(USED);
     }
@@ -96,7 +97,8 @@ pub async fn register(State(app): State<App>, Body(given): Body<Registration>) -
 }
 
 pub async fn list(State(app): State<App>, caller: Caller, Query(after): Query<After>) -> Result<Json<Value>, Fault> {
-    let sql = "SELECT to_jsonb(t) - 'tenant_id' FROM devices t WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2";
+    let sql =
+        "SELECT to_jsonb(t) - 'tenant_id' FROM devices t WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2";
     page(&app, &caller, sql, &after).await
 }
 
@@ -146,13 +148,21 @@ async fn numbered(app: &App, caller: &Caller, sql: &'static str, before: &Before
     Ok(Json(json!({ "items": items, "next": next })))
 }
 
-pub async fn events(State(app): State<App>, caller: Caller, Query(before): Query<Before>) -> Result<Json<Value>, Fault> {
+pub async fn events(
+    State(app): State<App>,
+    caller: Caller,
+    Query(before): Query<Before>,
+) -> Result<Json<Value>, Fault> {
     let sql = "SELECT to_jsonb(t) - 'tenant_id' FROM ingest_events t \
                WHERE ($1::bigint IS NULL OR id < $1) AND ($2::uuid IS NULL OR device_id = $2) ORDER BY id DESC LIMIT 200";
     numbered(&app, &caller, sql, &before).await
 }
 
-pub async fn alerts(State(app): State<App>, caller: Caller, Query(before): Query<Before>) -> Result<Json<Value>, Fault> {
+pub async fn alerts(
+    State(app): State<App>,
+    caller: Caller,
+    Query(before): Query<Before>,
+) -> Result<Json<Value>, Fault> {
     let sql = "SELECT to_jsonb(t) - 'tenant_id' FROM security_alerts t \
                WHERE ($1::bigint IS NULL OR id < $1) AND ($2::uuid IS NULL OR device_id = $2) ORDER BY id DESC LIMIT 200";
     numbered(&app, &caller, sql, &before).await

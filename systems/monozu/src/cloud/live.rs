@@ -20,7 +20,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, Utf8Bytes, handshake::derive_accept_key, protocol::{Role, WebSocketConfig}},
+    tungstenite::{
+        Message, Utf8Bytes,
+        handshake::derive_accept_key,
+        protocol::{Role, WebSocketConfig},
+    },
 };
 
 use super::{App, access::Caller};
@@ -47,7 +51,8 @@ impl Default for Room {
 
 pub async fn security(State(app): State<App>, caller: Caller, mut request: Request) -> Result<Response, Fault> {
     let headers = request.headers();
-    let key = accept_key(headers).ok_or_else(|| Fault::Invalid("this address speaks WebSocket (RFC 6455, version 13)".into()))?;
+    let key = accept_key(headers)
+        .ok_or_else(|| Fault::Invalid("this address speaks WebSocket (RFC 6455, version 13)".into()))?;
     let by_protocol = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let upgrade = upgrade.ok_or_else(|| Fault::Invalid("this connection cannot be upgraded".into()))?;

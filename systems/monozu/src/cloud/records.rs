@@ -51,15 +51,29 @@ macro_rules! noun {
     ($name:ident, $table:literal, $columns:literal, $fields:literal, $sets:literal, $new:ty, $change:ty) => {
         const $name: &Noun = &Noun {
             list: concat!(
-                "SELECT to_jsonb(t) - 'tenant_id' FROM ", $table, " t WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2"
+                "SELECT to_jsonb(t) - 'tenant_id' FROM ",
+                $table,
+                " t WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2"
             ),
             one: concat!("SELECT to_jsonb(t) - 'tenant_id' FROM ", $table, " t WHERE id = $1"),
             add: concat!(
-                "INSERT INTO ", $table, " AS t (id, ", $columns, ") SELECT $2, ", $columns,
-                " FROM jsonb_to_record($1) AS g(", $fields, ") RETURNING to_jsonb(t) - 'tenant_id'"
+                "INSERT INTO ",
+                $table,
+                " AS t (id, ",
+                $columns,
+                ") SELECT $2, ",
+                $columns,
+                " FROM jsonb_to_record($1) AS g(",
+                $fields,
+                ") RETURNING to_jsonb(t) - 'tenant_id'"
             ),
             change: concat!(
-                "UPDATE ", $table, " AS t SET ", $sets, " FROM jsonb_to_record($1) AS g(", $fields,
+                "UPDATE ",
+                $table,
+                " AS t SET ",
+                $sets,
+                " FROM jsonb_to_record($1) AS g(",
+                $fields,
                 ") WHERE id = $2 RETURNING to_jsonb(t) - 'tenant_id'"
             ),
             remove: concat!("DELETE FROM ", $table, " WHERE id = $1"),
@@ -69,19 +83,31 @@ macro_rules! noun {
 }
 
 noun!(
-    SITES, "sites", "name, address", "name text, address text",
-    "name = coalesce(g.name, t.name), address = coalesce(g.address, t.address)", NewSite, SiteChange
+    SITES,
+    "sites",
+    "name, address",
+    "name text, address text",
+    "name = coalesce(g.name, t.name), address = coalesce(g.address, t.address)",
+    NewSite,
+    SiteChange
 );
 noun!(
-    ASSETS, "assets", "site_id, name, kind, serial", "site_id uuid, name text, kind text, serial text",
+    ASSETS,
+    "assets",
+    "site_id, name, kind, serial",
+    "site_id uuid, name text, kind text, serial text",
     "site_id = coalesce(g.site_id, t.site_id), name = coalesce(g.name, t.name), kind = coalesce(g.kind, t.kind), serial = coalesce(g.serial, t.serial)",
-    NewAsset, AssetChange
+    NewAsset,
+    AssetChange
 );
 noun!(
-    INCIDENTS, "incidents", "asset_id, title, description, severity, status",
+    INCIDENTS,
+    "incidents",
+    "asset_id, title, description, severity, status",
     "asset_id uuid, title text, description text, severity text, status text",
     "asset_id = coalesce(g.asset_id, t.asset_id), title = coalesce(g.title, t.title), description = coalesce(g.description, t.description), severity = coalesce(g.severity, t.severity), status = coalesce(g.status, t.status)",
-    NewIncident, IncidentChange
+    NewIncident,
+    IncidentChange
 );
 
 #[derive(Serialize, Deserialize)]
@@ -171,35 +197,70 @@ pub fn routes() -> Vec<Route> {
     let nouns = [
         (SITES, "/api/v1/sites", "/api/v1/sites/{id}", "Sites"),
         (ASSETS, "/api/v1/assets", "/api/v1/assets/{id}", "Assets"),
-        (INCIDENTS, "/api/v1/incidents", "/api/v1/incidents/{id}", "Incidents, with the times their severity gives them"),
+        (
+            INCIDENTS,
+            "/api/v1/incidents",
+            "/api/v1/incidents/{id}",
+            "Incidents, with the times their severity gives them",
+        ),
     ];
     for (noun, many, one, about) in nouns {
         let person = Right::Person;
         all.extend([
-            route("GET", many, person, about, async move |State(app): State<App>, caller: Caller, Query(after): Query<After>| {
-                list(&app, &caller, noun.list, &after).await
-            }),
-            route("POST", many, person, "Add one", async move |State(app): State<App>, caller: Caller, Body(given): Body<Value>| {
-                let given = (noun.read)(given, false)?;
-                let made = write(&app, &caller, noun.add, &given, Uuid::now_v7()).await?;
-                Ok::<_, Fault>((StatusCode::CREATED, Json(made)))
-            }),
-            route("GET", one, person, "One of them", async move |State(app): State<App>, caller: Caller, Path(id): Path<Uuid>| {
-                let mut connection = app.connection().await?;
-                let entered = caller.enter(&mut connection).await?;
-                Ok::<_, Fault>(Json(entered.one(noun.one, &[&id]).await?.get::<_, Value>(0)))
-            }),
-            route("PATCH", one, person, "Change one", async move |State(app): State<App>, caller: Caller, Path(id): Path<Uuid>, Body(given): Body<Value>| {
-                let given = (noun.read)(given, true)?;
-                Ok::<_, Fault>(Json(write(&app, &caller, noun.change, &given, id).await?))
-            }),
-            route("DELETE", one, person, "Delete one", async move |State(app): State<App>, caller: Caller, Path(id): Path<Uuid>| {
-                let mut connection = app.connection().await?;
-                let entered = caller.enter(&mut connection).await?;
-                let gone = entered.execute(noun.remove, &[&id]).await?;
-                entered.commit().await?;
-                if gone == 0 { Err(Fault::NotFound) } else { Ok(StatusCode::NO_CONTENT) }
-            }),
+            route(
+                "GET",
+                many,
+                person,
+                about,
+                async move |State(app): State<App>, caller: Caller, Query(after): Query<After>| {
+                    list(&app, &caller, noun.list, &after).await
+                },
+            ),
+            route(
+                "POST",
+                many,
+                person,
+                "Add one",
+                async move |State(app): State<App>, caller: Caller, Body(given): Body<Value>| {
+                    let given = (noun.read)(given, false)?;
+                    let made = write(&app, &caller, noun.add, &given, Uuid::now_v7()).await?;
+                    Ok::<_, Fault>((StatusCode::CREATED, Json(made)))
+                },
+            ),
+            route(
+                "GET",
+                one,
+                person,
+                "One of them",
+                async move |State(app): State<App>, caller: Caller, Path(id): Path<Uuid>| {
+                    let mut connection = app.connection().await?;
+                    let entered = caller.enter(&mut connection).await?;
+                    Ok::<_, Fault>(Json(entered.one(noun.one, &[&id]).await?.get::<_, Value>(0)))
+                },
+            ),
+            route(
+                "PATCH",
+                one,
+                person,
+                "Change one",
+                async move |State(app): State<App>, caller: Caller, Path(id): Path<Uuid>, Body(given): Body<Value>| {
+                    let given = (noun.read)(given, true)?;
+                    Ok::<_, Fault>(Json(write(&app, &caller, noun.change, &given, id).await?))
+                },
+            ),
+            route(
+                "DELETE",
+                one,
+                person,
+                "Delete one",
+                async move |State(app): State<App>, caller: Caller, Path(id): Path<Uuid>| {
+                    let mut connection = app.connection().await?;
+                    let entered = caller.enter(&mut connection).await?;
+                    let gone = entered.execute(noun.remove, &[&id]).await?;
+                    entered.commit().await?;
+                    if gone == 0 { Err(Fault::NotFound) } else { Ok(StatusCode::NO_CONTENT) }
+                },
+            ),
         ]);
     }
     all
@@ -226,7 +287,8 @@ async fn write(app: &App, caller: &Caller, sql: &'static str, given: &Value, id:
 }
 
 pub async fn users(State(app): State<App>, caller: Caller, Query(after): Query<After>) -> Result<Json<Value>, Fault> {
-    let sql = "SELECT to_jsonb(t) - 'tenant_id' FROM users t WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2";
+    let sql =
+        "SELECT to_jsonb(t) - 'tenant_id' FROM users t WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2";
     list(&app, &caller, sql, &after).await
 }
 

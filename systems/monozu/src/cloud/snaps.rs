@@ -197,7 +197,11 @@ impl Checked {
 
     fn refuse(mut self) -> Option<(Step, Checked)> {
         self.digest = None;
-        tracing::error!(event.name = "snap-altered", object = self.object, "a snap in the store is not what was published");
+        tracing::error!(
+            event.name = "snap-altered",
+            object = self.object,
+            "a snap in the store is not what was published"
+        );
         let error = Altered(self.object.clone());
         Some((Err(error.into()), self))
     }
@@ -220,10 +224,11 @@ pub async fn publish(State(app): State<App>, fault::Body(given): fault::Body<Pub
     if slash(&given.name) || slash(&given.version) {
         return Err(Fault::Invalid("name, version: letters, digits, dots and dashes".into()));
     }
-    let mut reading = app.inner.store.open(&object(&given.name, &given.version)).await.map_err(|error| match Fault::from(error) {
-        Fault::NotFound => Fault::Invalid("the store has no such snap; upload it first".into()),
-        other => other,
-    })?;
+    let mut reading =
+        app.inner.store.open(&object(&given.name, &given.version)).await.map_err(|error| match Fault::from(error) {
+            Fault::NotFound => Fault::Invalid("the store has no such snap; upload it first".into()),
+            other => other,
+        })?;
     let (mut digest, mut length) = (Sha256::default(), 0_i64);
     while let Some(piece) = reading.next().await? {
         digest.feed(&piece);

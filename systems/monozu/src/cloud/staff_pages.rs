@@ -16,7 +16,11 @@ pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Resu
     app.inner.staff.start(&wanted).await
 }
 
-pub async fn finish(State(app): State<App>, Query(back): Query<Callback>, headers: HeaderMap) -> Result<Response, Fault> {
+pub async fn finish(
+    State(app): State<App>,
+    Query(back): Query<Callback>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
     Ok(app.inner.staff.finish(&back, &headers).await?.1)
 }
 

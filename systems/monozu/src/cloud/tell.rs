@@ -54,7 +54,8 @@ async fn tell(app: &App) -> Result<(), Fault> {
         let body = body.to_string();
         let mut headers = app.inner.signer.sign(body.as_bytes());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let answer = app.inner.https.send(Method::POST, &url, headers, body.into()).await.map_err(Fault::unavailable)?;
+        let answer =
+            app.inner.https.send(Method::POST, &url, headers, body.into()).await.map_err(Fault::unavailable)?;
         if answer.status.is_success() {
             connection.query("SELECT outbox_done($1)", &[&tenant]).await?;
         } else {

@@ -58,7 +58,12 @@ impl Limits {
         self.take_at(name, count, times, Instant::now())
     }
 
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts and seconds are small")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts and seconds are small"
+    )]
     fn take_at(&self, name: &str, count: u64, times: u32, now: Instant) -> Result<(), Fault> {
         let (size, speed) = (self.size * f64::from(times), self.per_second * f64::from(times));
         let mut all = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

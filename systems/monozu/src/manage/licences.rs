@@ -159,7 +159,8 @@ pub async fn snaps(app: &App) -> Result<Vec<Value>, Fault> {
     let mut token = HeaderValue::from_str(app.inner.internal_token.reveal()).map_err(Fault::internal)?;
     token.set_sensitive(true);
     headers.insert(crate::cloud::INTERNAL_TOKEN, token);
-    let answer = app.inner.https.send(Method::GET, &url, headers, axum::body::Bytes::new()).await.map_err(Fault::unavailable)?;
+    let answer =
+        app.inner.https.send(Method::GET, &url, headers, axum::body::Bytes::new()).await.map_err(Fault::unavailable)?;
     if answer.status != StatusCode::OK {
         return Err(Fault::Unavailable(format!("Cloud answered {} for its snaps", answer.status).into()));
     }

@@ -145,10 +145,22 @@ pub fn all() -> Vec<Route> {
         route("POST", "/manage/sign-out", Operator, "Sign out", pages::sign_out),
         route("GET", "/manage", Operator, "The operators' page", pages::overview),
         route("GET", "/manage/", Operator, "The operators' page", pages::overview),
-        route("POST", "/manage/tenants/{id}/licence", Operator, "Give, change or suspend a licence (form)", pages::decide),
+        route(
+            "POST",
+            "/manage/tenants/{id}/licence",
+            Operator,
+            "Give, change or suspend a licence (form)",
+            pages::decide,
+        ),
         route("GET", "/manage/api/v1/tenants", Operator, "Tenants and their licences", licences::tenants),
         route("GET", "/manage/api/v1/acts", Operator, "Who decided what", licences::acts),
-        route("POST", "/manage/api/v1/tenants/{id}/licence", Operator, "Give, change or suspend a licence", licences::decide),
+        route(
+            "POST",
+            "/manage/api/v1/tenants/{id}/licence",
+            Operator,
+            "Give, change or suspend a licence",
+            licences::decide,
+        ),
         route("GET", "/internal/v1/tenants/{id}/license", Internal, "The licence of a tenant", internal::licence),
         route("POST", "/internal/v1/webhooks/tenant", Webhook, "A tenant asks to be let in", internal::registered),
     ]
@@ -209,8 +221,7 @@ fn document() -> serde_json::Value {
             Right::Internal => serde_json::json!([{ "internal": [] }]),
             Right::Webhook => serde_json::json!([{ "webhook": [] }]),
         };
-        paths.entry(route.path).or_insert_with(|| serde_json::json!({}))[route.method.to_lowercase()] =
-            serde_json::json!({ "summary": route.about, "security": security, "responses": { "default": { "description": "JSON or a page" } } });
+        paths.entry(route.path).or_insert_with(|| serde_json::json!({}))[route.method.to_lowercase()] = serde_json::json!({ "summary": route.about, "security": security, "responses": { "default": { "description": "JSON or a page" } } });
     }
     serde_json::json!({
         "openapi": "3.1.0",

@@ -114,11 +114,15 @@ impl Yard {
             Settings::from_pairs(common.iter().chain(own).chain(more).map(|(k, v)| (*k, *v)))
         };
         let (rw, rw_manage) = (postgres.connection("app_rw", "app"), postgres.connection("app_rw", "manage"));
-        let cloud_app = cloud::App::from_settings(&settings(&[("DATABASE_URL", rw.as_str()), ("PUBLIC_URL", cloud.as_str())])).unwrap();
-        let own = [("DATABASE_URL", rw_manage.as_str()), ("PUBLIC_URL", manage.as_str()), ("MS_TENANT_ID", "our-directory")];
+        let cloud_app =
+            cloud::App::from_settings(&settings(&[("DATABASE_URL", rw.as_str()), ("PUBLIC_URL", cloud.as_str())]))
+                .unwrap();
+        let own =
+            [("DATABASE_URL", rw_manage.as_str()), ("PUBLIC_URL", manage.as_str()), ("MS_TENANT_ID", "our-directory")];
         let manage_app = manage::App::from_settings(&settings(&own)).unwrap();
         let ingest_app = ingest::App::from_settings(&settings(&[("DATABASE_URL", rw.as_str())])).unwrap();
-        let beside = vec![tokio::spawn(cloud::beside(cloud_app.clone())), tokio::spawn(manage::beside(manage_app.clone()))];
+        let beside =
+            vec![tokio::spawn(cloud::beside(cloud_app.clone())), tokio::spawn(manage::beside(manage_app.clone()))];
         for (listener, router) in [
             (cloud_listener, cloud::router(cloud_app)),
             (manage_listener, manage::router(manage_app)),
@@ -197,7 +201,8 @@ impl Yard {
 
     /// A device of a tenant: its id and its key.
     pub async fn device(&self, tenant: &Tenant) -> (String, String) {
-        let made = self.call(&tenant.token, "POST", "/api/v1/registration-keys", &json!({ "name": "gate", "uses": 5 })).await;
+        let made =
+            self.call(&tenant.token, "POST", "/api/v1/registration-keys", &json!({ "name": "gate", "uses": 5 })).await;
         assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
         let body = json!({ "account_name": tenant.account, "registration_key": made.said("registration_key"), "name": "gate 1" });
         let device = self.call("", "POST", "/api/v1/devices/register", &body).await;

@@ -54,7 +54,11 @@ async fn the_applications_own_role_sees_and_changes_nothing_without_a_ticket() {
     for table in FENCED {
         assert_eq!(count(&client, table).await, 0, "{table}");
         assert_eq!(client.execute(&format!("DELETE FROM {table}"), &[]).await.unwrap(), 0, "{table}");
-        assert_eq!(client.execute(&format!("UPDATE {table} SET tenant_id = tenant_id"), &[]).await.unwrap(), 0, "{table}");
+        assert_eq!(
+            client.execute(&format!("UPDATE {table} SET tenant_id = tenant_id"), &[]).await.unwrap(),
+            0,
+            "{table}"
+        );
     }
     // Made up settings: the tenant's id, its account, nothing, the hash that is kept.
     let hash = yard.sql("app", "SELECT encode(hash, 'hex') FROM guard.tickets WHERE kind = 'person' LIMIT 1");
@@ -129,14 +133,23 @@ async fn the_fence_cannot_be_switched_off_from_inside() {
     }
     for table in FENCED {
         assert_eq!(count(&client, table).await, 0, "{table}");
-        let kept = format!("SELECT count(*) FROM pg_class WHERE relname = '{table}' AND relrowsecurity AND relforcerowsecurity");
+        let kept = format!(
+            "SELECT count(*) FROM pg_class WHERE relname = '{table}' AND relrowsecurity AND relforcerowsecurity"
+        );
         assert_eq!(yard.sql("app", &kept), "1", "{table}");
     }
     // Statistics of fenced columns hold samples of them.
     let looks = client.query_one("SELECT count(*) FROM pg_stats WHERE tablename = ANY ($1)", &[&FENCED.to_vec()]).await;
     yard.sql("app", "ANALYZE");
     assert_eq!(looks.unwrap().get::<_, i64>(0), 0);
-    assert_eq!(client.query_one("SELECT count(*) FROM pg_stats WHERE tablename = ANY ($1)", &[&FENCED.to_vec()]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(
+        client
+            .query_one("SELECT count(*) FROM pg_stats WHERE tablename = ANY ($1)", &[&FENCED.to_vec()])
+            .await
+            .unwrap()
+            .get::<_, i64>(0),
+        0
+    );
     // A registration key used with another tenant's account gives no device.
     assert_eq!(ids.len(), 2);
 }
@@ -149,7 +162,10 @@ async fn a_ticket_opens_its_own_tenant_and_only_within_its_transaction() {
     let transaction = client.transaction().await.unwrap();
     transaction.query("SELECT enter($1)", &[&ticket]).await.unwrap();
     for table in FENCED {
-        let row = transaction.query_one(&format!("SELECT count(*), count(DISTINCT tenant_id), min(tenant_id::text) FROM {table}"), &[]).await.unwrap();
+        let row = transaction
+            .query_one(&format!("SELECT count(*), count(DISTINCT tenant_id), min(tenant_id::text) FROM {table}"), &[])
+            .await
+            .unwrap();
         assert!(row.get::<_, i64>(0) >= 1, "{table}");
         assert_eq!((row.get::<_, i64>(1), row.get::<_, String>(2)), (1, ids[0].clone()), "{table}");
     }
@@ -159,7 +175,10 @@ async fn a_ticket_opens_its_own_tenant_and_only_within_its_transaction() {
     assert_eq!(transaction.execute("DELETE FROM incidents", &[]).await.unwrap(), 1);
     transaction.commit().await.unwrap();
     assert_eq!(count(&client, "sites").await, 0, "the transaction is over, and so is what was shown");
-    assert_eq!(yard.sql("app", "SELECT count(*) FILTER (WHERE address = 'changed') || '/' || count(*) FROM sites"), "1/2");
+    assert_eq!(
+        yard.sql("app", "SELECT count(*) FILTER (WHERE address = 'changed') || '/' || count(*) FROM sites"),
+        "1/2"
+    );
     assert_eq!(yard.sql("app", "SELECT count(*) FROM incidents"), "1");
     // A row is neither made for another tenant nor moved to one, and leads to nothing of another's.
     let foreign_site = yard.sql("app", &format!("SELECT id FROM sites WHERE tenant_id = '{}'", ids[1]));

@@ -36,7 +36,10 @@ async fn what_is_too_large_or_no_batch_is_refused_whole() {
     let (_, key) = yard.device(&tenant).await;
     let large = json!([{ "kind": "log", "body": { "line": "x".repeat(2 * 1024 * 1024) } }]);
     assert_eq!(yard.ingest(&key, &large).await.status, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(yard.ingest(&key, &Value::Array(vec![json!({ "kind": "log" }); 501])).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(
+        yard.ingest(&key, &Value::Array(vec![json!({ "kind": "log" }); 501])).await.status,
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
     let half = json!([{ "kind": "log" }, { "kind": "security_alert" }]);
     assert_eq!(yard.ingest(&key, &half).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(yard.sql("app", "SELECT count(*) FROM ingest_events"), "0");

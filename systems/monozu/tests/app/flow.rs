@@ -16,7 +16,12 @@ async fn a_tenant_is_pending_until_management_says_so() {
     let asked = yard.register("acme").await;
     assert_eq!((asked.status, asked.said("status").as_str()), (StatusCode::ACCEPTED, "pending"), "{}", asked.text);
     let early = yard.login("acme").await;
-    assert_eq!((early.status, early.said("error").as_str()), (StatusCode::FORBIDDEN, "tenant_pending"), "{}", early.text);
+    assert_eq!(
+        (early.status, early.said("error").as_str()),
+        (StatusCode::FORBIDDEN, "tenant_pending"),
+        "{}",
+        early.text
+    );
     // A wrong password is not told that the tenant is pending.
     assert_eq!(yard.login_as("acme", "ann@acme.example", "wrong password").await.status, StatusCode::UNAUTHORIZED);
     let id = asked.said("tenant_id");
@@ -32,7 +37,10 @@ async fn a_tenant_is_pending_until_management_says_so() {
     let after = yard.call(&token, "GET", "/api/v1/me", &Value::Null).await;
     assert_eq!((after.status, after.said("error").as_str()), (StatusCode::FORBIDDEN, "tenant_suspended"));
     assert_eq!(yard.login("acme").await.said("error"), "tenant_suspended");
-    let acts = yard.sql("manage", "SELECT string_agg(operator || ' ' || act || ' ' || (detail->>'status'), ', ' ORDER BY id) FROM acts");
+    let acts = yard.sql(
+        "manage",
+        "SELECT string_agg(operator || ' ' || act || ' ' || (detail->>'status'), ', ' ORDER BY id) FROM acts",
+    );
     assert_eq!(acts, "Olga Operator licence active, Olga Operator licence suspended");
     assert_eq!(yard.register("acme").await.status, StatusCode::CONFLICT);
     assert_eq!(yard.register("Not an account").await.status, StatusCode::BAD_REQUEST);
@@ -91,9 +99,17 @@ async fn a_refresh_token_is_good_once_and_a_copy_ends_the_sign_in() {
     assert!(["Secure", "HttpOnly", "SameSite=Strict", "Max-Age=604800"].iter().all(|a| cookie.contains(a)), "{cookie}");
     let token = first.said("access_token");
     assert_eq!(yard.call(&token, "GET", "/api/v1/me", &Value::Null).await.status, StatusCode::OK);
-    assert_eq!(yard.call(&tenant.token, "GET", "/api/v1/me", &Value::Null).await.status, StatusCode::UNAUTHORIZED, "the ticket before");
+    assert_eq!(
+        yard.call(&tenant.token, "GET", "/api/v1/me", &Value::Null).await.status,
+        StatusCode::UNAUTHORIZED,
+        "the ticket before"
+    );
     assert_eq!(refresh(&tenant.refresh).await.status, StatusCode::UNAUTHORIZED, "a second time");
-    assert_eq!(yard.call(&token, "GET", "/api/v1/me", &Value::Null).await.status, StatusCode::UNAUTHORIZED, "all of it ended");
+    assert_eq!(
+        yard.call(&token, "GET", "/api/v1/me", &Value::Null).await.status,
+        StatusCode::UNAUTHORIZED,
+        "all of it ended"
+    );
     assert_eq!(refresh(cookie.split(';').next().unwrap()).await.status, StatusCode::UNAUTHORIZED);
 }
 
@@ -101,7 +117,8 @@ async fn a_refresh_token_is_good_once_and_a_copy_ends_the_sign_in() {
 async fn ten_wrong_passwords_rest_a_login_and_people_are_added_and_kept_out() {
     let yard = Yard::start().await;
     let tenant = yard.tenant("acme").await;
-    let ben = json!({ "email": "ben@acme.example", "name": "Ben", "role": "member", "password": "grey tractor eleven" });
+    let ben =
+        json!({ "email": "ben@acme.example", "name": "Ben", "role": "member", "password": "grey tractor eleven" });
     let made = yard.call(&tenant.token, "POST", "/api/v1/users", &ben).await;
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text);
     let ben_in = yard.login_as("acme", "ben@acme.example", "grey tractor eleven").await;
@@ -114,7 +131,10 @@ async fn ten_wrong_passwords_rest_a_login_and_people_are_added_and_kept_out() {
     assert_eq!(yard.call(&ben_token, "GET", "/api/v1/me", &Value::Null).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(yard.login_as("acme", "ben@acme.example", "grey tractor eleven").await.status, StatusCode::UNAUTHORIZED);
     for _ in 0..10 {
-        assert_eq!(yard.login_as("acme", "ann@acme.example", "not her password").await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            yard.login_as("acme", "ann@acme.example", "not her password").await.status,
+            StatusCode::UNAUTHORIZED
+        );
     }
     assert_eq!(yard.login_as("acme", "ann@acme.example", PASSWORD).await.status, StatusCode::UNAUTHORIZED, "it rests");
     yard.sql("app", "UPDATE guard.logins SET locked_until = now() - interval '1 s'");
@@ -143,13 +163,15 @@ async fn a_device_reports_an_alert_comes_live_and_a_stolen_key_is_ended() {
     ]);
     let taken = yard.ingest(&key, &batch).await;
     assert_eq!((taken.status, taken.text.as_str()), (StatusCode::NO_CONTENT, ""));
-    let message = tokio::time::timeout(std::time::Duration::from_secs(10), socket.next()).await.unwrap().unwrap().unwrap();
+    let message =
+        tokio::time::timeout(std::time::Duration::from_secs(10), socket.next()).await.unwrap().unwrap().unwrap();
     let alert: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
     assert_eq!((alert["title"].as_str(), alert["device_id"].as_str()), (Some("door forced"), Some(id.as_str())));
     // The other tenant's stream has heard of its own alert only.
     let (_, other_key) = yard.device(&other).await;
     yard.ingest(&other_key, &json!([{ "kind": "security_alert", "severity": "low", "title": "its own" }])).await;
-    let message = tokio::time::timeout(std::time::Duration::from_secs(10), others.next()).await.unwrap().unwrap().unwrap();
+    let message =
+        tokio::time::timeout(std::time::Duration::from_secs(10), others.next()).await.unwrap().unwrap().unwrap();
     assert!(message.to_text().unwrap().contains("its own"), "{message}");
     let events = yard.call(&tenant.token, "GET", "/api/v1/events", &Value::Null).await.json();
     assert_eq!(events["items"].as_array().unwrap().len(), 3);
@@ -158,14 +180,19 @@ async fn a_device_reports_an_alert_comes_live_and_a_stolen_key_is_ended() {
     assert!(yard.call(&tenant.token, "POST", &path, &Value::Null).await.json()["acknowledged_at"].is_string());
     assert_eq!(yard.call(&other.token, "POST", &path, &Value::Null).await.status, StatusCode::NOT_FOUND);
     // The key is stolen: ended, it opens nothing, here and at Cloud.
-    let itself = async || yard.send("GET", &format!("{}/api/v1/device", yard.cloud), &[("x-device-key", &key)], "").await;
+    let itself =
+        async || yard.send("GET", &format!("{}/api/v1/device", yard.cloud), &[("x-device-key", &key)], "").await;
     assert_eq!(itself().await.json()["id"], id.as_str());
     let revoked = yard.call(&tenant.token, "POST", &format!("/api/v1/devices/{id}/revoke"), &Value::Null).await;
     assert_eq!(revoked.status, StatusCode::NO_CONTENT, "{}", revoked.text);
     assert_eq!(yard.ingest(&key, &batch).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(itself().await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(yard.sql("app", "SELECT count(*) FROM ingest_events"), "4");
-    assert_eq!(yard.sql("app", &format!("SELECT count(*) FROM guard.tickets WHERE hash::text LIKE '%{key}%'")), "0", "keys are kept hashed");
+    assert_eq!(
+        yard.sql("app", &format!("SELECT count(*) FROM guard.tickets WHERE hash::text LIKE '%{key}%'")),
+        "0",
+        "keys are kept hashed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,7 +237,8 @@ async fn a_snap_goes_to_those_whose_licence_covers_it_and_only_as_published() {
     std::fs::write(yard.snap_file("tool", "1.0.0"), "x").unwrap();
     let tool = json!({ "name": "tool", "version": "1.0.0", "sha256": sha256_hex(b"x"), "size": 1, "feature": "gold" });
     assert_eq!(publish(PUBLISH, &tool).await, StatusCode::CREATED);
-    let small = yard.send("GET", &format!("{}/api/v1/snaps/tool/1.0.0", yard.cloud), &[("x-device-key", &key)], "").await;
+    let small =
+        yard.send("GET", &format!("{}/api/v1/snaps/tool/1.0.0", yard.cloud), &[("x-device-key", &key)], "").await;
     assert_eq!(small.said("error"), "not_licensed");
     let url = format!("{}/api/v1/snaps/agent/1.0.0", yard.cloud);
     let list = yard.call(&tenant.token, "GET", "/api/v1/snaps", &Value::Null).await.json();

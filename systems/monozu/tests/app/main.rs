@@ -3,8 +3,8 @@
 
 mod common;
 mod fence;
-mod flow;
 mod flood;
+mod flow;
 mod operators;
 mod secrets;
 mod sweep;

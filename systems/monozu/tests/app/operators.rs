@@ -82,5 +82,8 @@ async fn whoever_is_of_another_directory_or_no_operator_is_kept_out() {
     olga.sign_in(&yard, &yard.cloud, "olga").await;
     let status = olga.send(&yard, "GET", &format!("{}/status", yard.cloud), "").await;
     assert_eq!(status.status, StatusCode::OK, "{}", status.text);
-    assert_eq!(Browser::default().send(&yard, "GET", &format!("{}/status", yard.cloud), "").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        Browser::default().send(&yard, "GET", &format!("{}/status", yard.cloud), "").await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }

@@ -22,8 +22,19 @@ async fn every_route_refuses_whoever_lacks_its_right() {
         seen += 1;
         let bare = yard.send(route.method, &url, &[], "").await;
         assert_eq!(bare.status, StatusCode::UNAUTHORIZED, "{} {}: {}", route.method, route.path, bare.text);
-        let wrong = [("authorization", "Bearer x.y.z"), ("x-internal-token", "x"), ("x-hmac-signature", "sha256=00"), ("x-hmac-timestamp", "1")];
-        assert_eq!(yard.send(route.method, &url, &wrong, "").await.status, StatusCode::UNAUTHORIZED, "{} {}", route.method, route.path);
+        let wrong = [
+            ("authorization", "Bearer x.y.z"),
+            ("x-internal-token", "x"),
+            ("x-hmac-signature", "sha256=00"),
+            ("x-hmac-timestamp", "1"),
+        ];
+        assert_eq!(
+            yard.send(route.method, &url, &wrong, "").await.status,
+            StatusCode::UNAUTHORIZED,
+            "{} {}",
+            route.method,
+            route.path
+        );
         // What is good elsewhere is not good here.
         let bearer = format!("Bearer {}", tenant.token);
         if !matches!(route.right, Right::Person | Right::Admin | Right::PersonOrDevice) {
@@ -46,10 +57,21 @@ async fn every_route_refuses_whoever_lacks_its_right() {
         let answer = yard.send(route.method, &url, &[], "").await;
         let page = route.method == "GET" && answer.status == StatusCode::SEE_OTHER;
         let to_sign_in = page && answer.headers["location"].to_str().unwrap().starts_with("/manage/sign-in?return=");
-        assert!(to_sign_in || answer.status == StatusCode::UNAUTHORIZED, "{} {}: {}", route.method, route.path, answer.status);
+        assert!(
+            to_sign_in || answer.status == StatusCode::UNAUTHORIZED,
+            "{} {}: {}",
+            route.method,
+            route.path,
+            answer.status
+        );
         let bearer = format!("Bearer {}", yard.issuer.id_token("nobody", "n"));
         let other = yard.send(route.method, &url, &[("authorization", &bearer)], "").await.status;
-        assert!(matches!(other, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED), "{} {}: {other}", route.method, route.path);
+        assert!(
+            matches!(other, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED),
+            "{} {}: {other}",
+            route.method,
+            route.path
+        );
     }
     assert!(seen > 7, "the sweep met {seen} routes only");
 }
@@ -63,7 +85,10 @@ async fn another_tenants_rows_do_not_exist_through_any_route() {
         ("/api/v1/sites", json!({ "name": "theirs: site" })),
         ("/api/v1/assets", json!({ "name": "theirs: asset" })),
         ("/api/v1/incidents", json!({ "title": "theirs: incident", "severity": "critical" })),
-        ("/api/v1/users", json!({ "email": "theirs@other.example", "name": "theirs", "role": "member", "password": "green tractor nine" })),
+        (
+            "/api/v1/users",
+            json!({ "email": "theirs@other.example", "name": "theirs", "role": "member", "password": "green tractor nine" }),
+        ),
         ("/api/v1/registration-keys", json!({ "name": "theirs: key" })),
     ] {
         let made = yard.call(&theirs.token, "POST", path, &body).await;
@@ -71,11 +96,16 @@ async fn another_tenants_rows_do_not_exist_through_any_route() {
         ids.push((path, made.said("id")));
     }
     let (device, key) = yard.device(&theirs).await;
-    yard.ingest(&key, &json!([{ "kind": "security_alert", "severity": "high", "title": "theirs: alert", "body": { "theirs": 1 } }])).await;
+    yard.ingest(
+        &key,
+        &json!([{ "kind": "security_alert", "severity": "high", "title": "theirs: alert", "body": { "theirs": 1 } }]),
+    )
+    .await;
     ids.push(("/api/v1/devices", device.clone()));
     let before = snapshot(&yard);
     let mut asked = 0;
-    for route in cloud::all().iter().filter(|r| matches!(r.right, Right::Person | Right::Admin | Right::PersonOrDevice)) {
+    for route in cloud::all().iter().filter(|r| matches!(r.right, Right::Person | Right::Admin | Right::PersonOrDevice))
+    {
         // Signing out would end the sweep; the socket is tried in flow.rs.
         if route.path.ends_with("/logout") || route.path.contains("/ws/") {
             continue;
@@ -95,7 +125,9 @@ async fn another_tenants_rows_do_not_exist_through_any_route() {
         for body in bodies {
             asked += 1;
             let answer = yard.call(&ours.token, route.method, &path, &body).await;
-            let shown = answer.text.contains("theirs") || answer.text.contains(&device) || ids.iter().any(|(_, id)| answer.text.contains(id.as_str()));
+            let shown = answer.text.contains("theirs")
+                || answer.text.contains(&device)
+                || ids.iter().any(|(_, id)| answer.text.contains(id.as_str()));
             assert!(!shown, "{} {path} shows what is another's: {}", route.method, answer.text);
             if route.path.contains('{') {
                 assert_eq!(answer.status, StatusCode::NOT_FOUND, "{} {path}: {}", route.method, answer.text);
@@ -114,10 +146,14 @@ async fn another_tenants_rows_do_not_exist_through_any_route() {
 
 /// Everything that the other tenant has.
 fn snapshot(yard: &Yard) -> String {
-    let tables = ["users", "sites", "assets", "incidents", "registration_keys", "devices", "ingest_events", "security_alerts"];
+    let tables =
+        ["users", "sites", "assets", "incidents", "registration_keys", "devices", "ingest_events", "security_alerts"];
     let of = |table: &&str| {
         let account = "(SELECT id FROM guard.tenants WHERE account = 'other')";
-        yard.sql("app", &format!("SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM {table} t WHERE tenant_id = {account}"))
+        yard.sql(
+            "app",
+            &format!("SELECT jsonb_agg(to_jsonb(t) ORDER BY t.id) FROM {table} t WHERE tenant_id = {account}"),
+        )
     };
     tables.iter().map(of).collect::<Vec<_>>().join("\n")
 }
@@ -126,14 +162,20 @@ fn snapshot(yard: &Yard) -> String {
 async fn incidents_have_the_times_of_their_severity() {
     let yard = Yard::start().await;
     let tenant = yard.tenant("acme").await;
-    let made = yard.call(&tenant.token, "POST", "/api/v1/incidents", &json!({ "title": "Leak", "severity": "critical" })).await.json();
+    let made = yard
+        .call(&tenant.token, "POST", "/api/v1/incidents", &json!({ "title": "Leak", "severity": "critical" }))
+        .await
+        .json();
     let due = "SELECT (sla_response_due - opened_at)::text || ' ' || (sla_resolve_due - opened_at)::text || ' ' || status FROM incidents";
     assert_eq!(yard.sql("app", due), "00:15:00 04:00:00 open");
     let path = format!("/api/v1/incidents/{}", made["id"].as_str().unwrap());
-    let changed = yard.call(&tenant.token, "PATCH", &path, &json!({ "status": "resolved", "severity": "low" })).await.json();
+    let changed =
+        yard.call(&tenant.token, "PATCH", &path, &json!({ "status": "resolved", "severity": "low" })).await.json();
     assert!(changed["acknowledged_at"].is_string() && changed["resolved_at"].is_string(), "{changed}");
     assert_eq!(yard.sql("app", due), "08:00:00 3 days resolved");
-    for wrong in [json!({ "severity": "worst" }), json!({ "opened_at": "2020-01-01T00:00:00Z" }), json!({ "title": "" })] {
+    for wrong in
+        [json!({ "severity": "worst" }), json!({ "opened_at": "2020-01-01T00:00:00Z" }), json!({ "title": "" })]
+    {
         assert_eq!(yard.call(&tenant.token, "PATCH", &path, &wrong).await.status, StatusCode::BAD_REQUEST, "{wrong}");
     }
     assert_eq!(yard.call(&tenant.token, "DELETE", &path, &Value::Null).await.status, StatusCode::NO_CONTENT);
