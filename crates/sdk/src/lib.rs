@@ -8,13 +8,17 @@
 //! - [`migrations`]: ordered SQL files, applied once, guarded by a lock and by checksums.
 //! - [`oidc`]: sign-in as a relying party (code flow, PKCE, ID tokens checked by the issuer's keys).
 //! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.
+//! - [`identity`]: tokens of the workload's own identity, from the App Service endpoint.
+//! - [`blob`]: objects in containers over the Blob REST API, by that identity.
 //! - [`serve`]: HTTP on a listener of the application's, with an end that drops no request.
 //! - [`https`]: the small HTTPS client that the others use.
 //!
 //! It never opens a listener, never starts a process and never writes a file.
 
+pub mod blob;
 pub mod database;
 pub mod https;
+pub mod identity;
 pub mod migrations;
 pub mod oidc;
 pub mod seal;

@@ -252,7 +252,13 @@ impl Composer<'_> {
     }
 
     /// Where it runs: its own data folder, or a copy of the system's folder if it runs files of it.
-    pub(super) fn directory(&self, id: &ResourceId, service: &Service, run: &[String], workload: &str) -> Result<PathBuf, Error> {
+    pub(super) fn directory(
+        &self,
+        id: &ResourceId,
+        service: &Service,
+        run: &[String],
+        workload: &str,
+    ) -> Result<PathBuf, Error> {
         self.kept(&format!("directory/{workload}"), || self.find_directory(id, service, run, workload))
     }
 
