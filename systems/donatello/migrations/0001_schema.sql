@@ -156,10 +156,12 @@ CREATE TABLE jobs (
     generation_id uuid PRIMARY KEY REFERENCES generations,
     step          text NOT NULL DEFAULT 'choose' CHECK (step IN ('choose', 'call', 'settle', 'done')),
     candidates    text[] NOT NULL DEFAULT '{}',
+    prices        bigint[] NOT NULL DEFAULT '{}',
     place         integer NOT NULL DEFAULT 0,
     attempts      integer NOT NULL DEFAULT 0,
     retries       integer NOT NULL DEFAULT 0,
-    claims        integer NOT NULL DEFAULT 0,
+    -- How often a worker died holding it: what kills workers is given up in the end.
+    deaths        integer NOT NULL DEFAULT 0,
     outside_id    text,
     image_hash    text,
     call_ms       integer,

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use sdk::seal::sha256_hex;
+use aws_lc_rs::digest;
 
 /// Bytes of an image at most.
 pub const MOST: usize = 16 * 1024 * 1024;
@@ -90,7 +90,7 @@ fn crc(bytes: &[u8]) -> u32 {
 
 /// The name of an image: SHA-256 of its bytes, in hexadecimal.
 pub fn hash(bytes: &[u8]) -> String {
-    sha256_hex(bytes)
+    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
