@@ -180,6 +180,7 @@ impl Composer<'_> {
                 workloads.insert(Principal::Migrate(service.clone()).to_string());
             }
         }
+        workloads.extend(self.system.jobs().map(|(job, _)| job.to_string()));
         Ok(IdentityConfig {
             issuer: self.layout.url(id)?,
             tenant: self.layout.tenant.clone(),
