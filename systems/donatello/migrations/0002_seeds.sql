@@ -14,8 +14,8 @@ INSERT INTO department_budgets (department_id, monthly_budget_aud, enforcement_m
     ('0d000000-0000-4000-8000-000000000003', 20.00, 'soft');
 
 INSERT INTO model_providers (id, provider_name, model_name, title, region, is_ai, commercial_use, cost_per_image_aud, sla_percentage, quality, typical_ms) VALUES
-    ('azure-openai', 'azure-openai', 'dall-e-3', 'Azure OpenAI DALL-E 3', 'australiaeast', true, true, 0.0600, 99.90, 92, 12000),
-    ('replicate', 'replicate', 'sdxl', 'Replicate SD XL', 'us', true, true, 0.0200, 99.50, 78, 8000),
-    ('renderer', 'renderer', 'procedural', 'Built-in renderer', 'australiaeast', false, true, 0.0100, 99.99, 55, 900);
+    ('azure-openai', 'azure-openai', 'dall-e-3', 'Azure OpenAI DALL-E 3', 'australiaeast', true, true, 0.0600, 99.90, 98, 6000),
+    ('replicate', 'replicate', 'sdxl', 'Replicate SD XL', 'us', true, true, 0.0200, 99.50, 70, 8000),
+    ('renderer', 'renderer', 'procedural', 'Built-in renderer', 'australiaeast', false, true, 0.0100, 99.99, 20, 900);
 
 INSERT INTO provider_health (model_id) SELECT id FROM model_providers;

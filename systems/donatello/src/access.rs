@@ -94,7 +94,7 @@ impl Meta {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Meta {
+impl<S: Send + Sync> FromRequestParts<S> for Meta {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Meta, Self::Rejection> {
@@ -112,11 +112,7 @@ impl FromRequestParts<App> for Caller {
 
 /// The middleware of every route: finds the caller, checks the right and the origin of changes.
 pub async fn guard(State((app, right)): State<(App, Right)>, mut request: Request, next: Next) -> Response {
-    // One id for all that a request leaves in records and answers.
     let meta = Meta::of(request.headers());
-    if let Ok(value) = meta.request_id.to_string().parse() {
-        request.headers_mut().insert("x-request-id", value);
-    }
     request.extensions_mut().insert(meta.clone());
     match admit(&app, right, request, &meta).await {
         Ok(request) => next.run(request).await,
@@ -126,12 +122,7 @@ pub async fn guard(State((app, right)): State<(App, Right)>, mut request: Reques
 }
 
 /// The request with its caller; else the fault, and for a page opened by a person where they wanted to go.
-async fn admit(
-    app: &App,
-    right: Right,
-    mut request: Request,
-    meta: &Meta,
-) -> Result<Request, (Fault, Option<String>)> {
+async fn admit(app: &App, right: Right, mut request: Request, meta: &Meta) -> Result<Request, (Fault, Option<String>)> {
     if right == Right::Public {
         return Ok(request);
     }

@@ -134,7 +134,12 @@ pub struct Filter {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn list(queries: &impl Queries, organization: Option<Uuid>, filter: &Filter, most: i64) -> Result<Vec<Entry>, Error> {
+pub async fn list(
+    queries: &impl Queries,
+    organization: Option<Uuid>,
+    filter: &Filter,
+    most: i64,
+) -> Result<Vec<Entry>, Error> {
     let rows = queries
         .query(
             r#"SELECT a.sequence, a.id, to_char(a."timestamp", 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), a.event_type, a.user_id, a.user_email,

@@ -67,7 +67,9 @@ impl Breaker {
         Some(match self.state {
             State::Closed => self,
             State::Open => Breaker { state: State::HalfOpen, failures: -TRIALS, trials: 1, opened: self.opened },
-            State::HalfOpen if self.trials >= TRIALS => Breaker { trials: 1, failures: -TRIALS, opened: Some(OPEN_SECONDS), ..self },
+            State::HalfOpen if self.trials >= TRIALS => {
+                Breaker { trials: 1, failures: -TRIALS, opened: Some(OPEN_SECONDS), ..self }
+            }
             State::HalfOpen => Breaker { trials: self.trials + 1, ..self },
         })
     }

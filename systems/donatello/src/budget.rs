@@ -34,9 +34,13 @@ impl Budget {
 pub enum Reserved {
     Yes,
     /// Over the budget and let through: mode `soft` logs it, mode `warn` raises an alert as well.
-    Over { mode: String },
+    Over {
+        mode: String,
+    },
     /// Over the budget and refused.
-    No { left: i64 },
+    No {
+        left: i64,
+    },
 }
 
 /// Where a department stands this month. Begins a new month where one has come; locks the row to the end of the
@@ -61,14 +65,25 @@ pub async fn lock(transaction: &Transaction<'_>, department: Uuid) -> Result<Opt
             &[&department],
         )
         .await?;
-    Ok(row.map(|r| Budget { monthly_cents: r.get(0), spend_cents: r.get(1), reserved_cents: r.get(2), mode: r.get(3), reset_date: r.get(4) }))
+    Ok(row.map(|r| Budget {
+        monthly_cents: r.get(0),
+        spend_cents: r.get(1),
+        reserved_cents: r.get(2),
+        mode: r.get(3),
+        reset_date: r.get(4),
+    }))
 }
 
 /// Reserves `cents` of a locked budget, or does not.
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn reserve(transaction: &Transaction<'_>, department: Uuid, budget: &Budget, cents: i64) -> Result<Reserved, Error> {
+pub async fn reserve(
+    transaction: &Transaction<'_>,
+    department: Uuid,
+    budget: &Budget,
+    cents: i64,
+) -> Result<Reserved, Error> {
     let over = budget.spend_cents + budget.reserved_cents + cents > budget.monthly_cents;
     if over && budget.mode == "hard" {
         return Ok(Reserved::No { left: budget.left() });
@@ -82,7 +97,12 @@ pub async fn reserve(transaction: &Transaction<'_>, department: Uuid, budget: &B
     if !over {
         return Ok(Reserved::Yes);
     }
-    tracing::warn!(event.name = "budget-exceeded", mode = budget.mode, left = aud(budget.left()), "a prompt was let through over the budget");
+    tracing::warn!(
+        event.name = "budget-exceeded",
+        mode = budget.mode,
+        left = aud(budget.left()),
+        "a prompt was let through over the budget"
+    );
     if budget.mode == "warn" {
         alert(transaction, department, 101).await?;
     }
@@ -123,7 +143,10 @@ pub async fn settle(transaction: &Transaction<'_>, department: Uuid, reserved: i
 /// The database does not answer.
 pub async fn release(transaction: &Transaction<'_>, department: Uuid, reserved: i64) -> Result<(), Error> {
     transaction
-        .execute("UPDATE department_budgets SET reserved_aud = reserved_aud - $2::bigint / 100.0 WHERE department_id = $1", &[&department, &reserved])
+        .execute(
+            "UPDATE department_budgets SET reserved_aud = reserved_aud - $2::bigint / 100.0 WHERE department_id = $1",
+            &[&department, &reserved],
+        )
         .await?;
     Ok(())
 }

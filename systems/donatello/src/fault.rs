@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderValue, StatusCode, header};
 use sdk::{database, oidc::OidcError, telemetry::metrics};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{access::Meta, app::App, domain::FieldErrors, images::ImagesError, pages, pii::Finding};
 
@@ -166,10 +166,14 @@ impl IntoResponse for Fault {
 }
 
 /// Gives every fault its words and every answer its security headers. Outermost but for telemetry.
-pub async fn render(State(app): State<App>, request: Request, next: Next) -> Response {
+pub async fn render(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let program = path.starts_with("/api/") && !path.starts_with("/api/v1/auth/callback");
+    // One id for all that a request leaves in records and answers.
     let meta = Meta::of(request.headers());
+    if let Ok(value) = HeaderValue::from_str(&meta.request_id.to_string()) {
+        request.headers_mut().insert("x-request-id", value);
+    }
     let mut response = next.run(request).await;
     let fault = response.extensions().get::<Arc<Fault>>().cloned();
     if let Some(fault) = fault {
@@ -208,11 +212,12 @@ fn is_bare(response: &Response) -> bool {
 }
 
 fn problem(fault: &Fault, meta: &Meta) -> Response {
-    let details = match fault {
+    let details: Value = match fault {
         Fault::Invalid(errors) => errors.0.iter().map(|(f, m)| json!({ "field": f, "message": m })).collect(),
-        Fault::Personal(found) => {
-            found.iter().map(|f| json!({ "kind": f.kind, "score": f.score, "start": f.start, "length": f.length })).collect()
-        }
+        Fault::Personal(found) => found
+            .iter()
+            .map(|f| json!({ "kind": f.kind, "score": f.score, "start": f.start, "length": f.length }))
+            .collect(),
         _ => json!([]),
     };
     let body = json!({ "error": fault.word(), "message": fault.to_string(), "details": details, "request_id": meta.request_id });

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use donatello::{migrations, serve, standin, worker};
 use sdk::Settings;
 
-const USAGE: &str = "usage: donatello api | worker | migrate | provider openai|replicate (settings are environment variables, see README.md)";
+const USAGE: &str = "usage: donatello api | worker | migrate | provider openai|replicate [MODE] [LEAST-MOST] (settings are environment variables, see README.md)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -16,8 +16,8 @@ fn main() -> ExitCode {
         (["api"], Ok(runtime)) => runtime.block_on(work("donatello-api", api())),
         (["worker"], Ok(runtime)) => runtime.block_on(work("donatello-worker", worker())),
         (["migrate"], Ok(runtime)) => runtime.block_on(work("donatello-migrate", migrate())),
-        (["provider", kind @ ("openai" | "replicate")], Ok(runtime)) => {
-            runtime.block_on(work("donatello-provider", provider((*kind).to_owned())))
+        (["provider", kind @ ("openai" | "replicate"), manner @ ..], Ok(runtime)) => {
+            runtime.block_on(work("donatello-provider", provider(kind, manner)))
         }
         (_, Err(error)) => Err(error.into()),
         _ => {
@@ -50,8 +50,9 @@ async fn worker() -> Result<()> {
     worker::run(&Settings::from_environment(), serve::asked()).await.context("donatello worker failed")
 }
 
-async fn provider(kind: String) -> Result<()> {
-    standin::run(&Settings::from_environment(), &kind).await.context("donatello provider failed")
+async fn provider(kind: &str, words: &[&str]) -> Result<()> {
+    let manner = standin::manner(words).map_err(anyhow::Error::msg)?;
+    standin::run(&Settings::from_environment(), kind, manner).await.context("donatello provider failed")
 }
 
 async fn migrate() -> Result<()> {

@@ -46,7 +46,9 @@ fn emails(chars: &[char], found: &mut Vec<Finding>) {
         let end = at + 1 + chars[at + 1..].iter().take_while(|c| host(**c)).count();
         let domain: String = chars[at + 1..end].iter().collect();
         let domain = domain.trim_end_matches(['.', '-']);
-        let dotted = domain.rsplit_once('.').is_some_and(|(a, b)| !a.is_empty() && b.len() >= 2 && b.chars().all(char::is_alphabetic));
+        let dotted = domain
+            .rsplit_once('.')
+            .is_some_and(|(a, b)| !a.is_empty() && b.len() >= 2 && b.chars().all(char::is_alphabetic));
         if start < at && dotted {
             add(found, "EMAIL", 1.0, start, at + 1 + domain.chars().count() - start);
         }
@@ -57,7 +59,9 @@ fn emails(chars: &[char], found: &mut Vec<Finding>) {
 fn numbers(chars: &[char], found: &mut Vec<Finding>) {
     let mut at = 0;
     while at < chars.len() {
-        let begins = chars[at].is_ascii_digit() || (chars[at] == '+' && chars.get(at + 1).is_some_and(char::is_ascii_digit)) || (chars[at] == '(' && chars.get(at + 1).is_some_and(char::is_ascii_digit));
+        let begins = chars[at].is_ascii_digit()
+            || (chars[at] == '+' && chars.get(at + 1).is_some_and(char::is_ascii_digit))
+            || (chars[at] == '(' && chars.get(at + 1).is_some_and(char::is_ascii_digit));
         let inside = at > 0 && chars[at - 1].is_alphanumeric();
         if !begins || inside {
             at += 1;
@@ -139,7 +143,24 @@ fn medicare(digits: &[u32]) -> bool {
 }
 
 const TITLES: [&str; 10] = ["mr", "mrs", "ms", "miss", "dr", "prof", "professor", "sir", "dame", "mx"];
-const STREETS: [&str; 16] = ["street", "st", "road", "rd", "avenue", "ave", "lane", "drive", "crescent", "court", "place", "parade", "terrace", "highway", "boulevard", "close"];
+const STREETS: [&str; 16] = [
+    "street",
+    "st",
+    "road",
+    "rd",
+    "avenue",
+    "ave",
+    "lane",
+    "drive",
+    "crescent",
+    "court",
+    "place",
+    "parade",
+    "terrace",
+    "highway",
+    "boulevard",
+    "close",
+];
 const NAMED: [&str; 5] = ["named", "called", "surnamed", "name", "patient"];
 
 fn capital(word: &str) -> bool {
@@ -178,7 +199,9 @@ fn words(chars: &[char], found: &mut Vec<Finding>) {
                 add(found, "LOCATION", 0.85, all[i].0, end(street) - all[i].0);
             }
         }
-        if (lower[i] == "passport" || lower[i] == "licence") && lower.get(i + 1).is_some_and(|w| w.len() >= 7 && w.chars().filter(char::is_ascii_digit).count() >= 6) {
+        if (lower[i] == "passport" || lower[i] == "licence")
+            && lower.get(i + 1).is_some_and(|w| w.len() >= 7 && w.chars().filter(char::is_ascii_digit).count() >= 6)
+        {
             add(found, "AU_DOCUMENT", 0.85, all[i + 1].0, all[i + 1].1.chars().count());
         }
     }

@@ -166,5 +166,8 @@ pub async fn look(queries: &impl Queries) -> Result<serde_json::Value, Error> {
             &[],
         )
         .await?;
-    Ok(row.map_or(json!({}), |r| json!({ "depth": r.get::<_, i64>(0), "leased": r.get::<_, i64>(1), "oldest_seconds": r.get::<_, i64>(2) })))
+    Ok(row.map_or(
+        json!({}),
+        |r| json!({ "depth": r.get::<_, i64>(0), "leased": r.get::<_, i64>(1), "oldest_seconds": r.get::<_, i64>(2) }),
+    ))
 }

@@ -120,7 +120,20 @@ pub fn complexity(prompt: &str) -> f64 {
     let mut distinct = words.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    let relations = ["behind", "beside", "between", "above", "under", "holding", "wearing", "reflecting", "inside", "with", "against", "through"];
+    let relations = [
+        "behind",
+        "beside",
+        "between",
+        "above",
+        "under",
+        "holding",
+        "wearing",
+        "reflecting",
+        "inside",
+        "with",
+        "against",
+        "through",
+    ];
     let related = words.iter().filter(|w| relations.contains(w)).count() as f64;
     let commas = prompt.matches([',', ';']).count() as f64;
     let length = (words.len() as f64 / 60.0).min(1.0);
@@ -167,7 +180,10 @@ fn refuse(asked: &Asked<'_>, model: &Model) -> Option<(&'static str, String)> {
     }
     if !asked.regions.contains(&model.region) {
         let allowed = asked.regions.join(", ");
-        return Some(("region", format!("it is in region {}; this department's prompts may go to {allowed} only", model.region)));
+        return Some((
+            "region",
+            format!("it is in region {}; this department's prompts may go to {allowed} only", model.region),
+        ));
     }
     if !model.is_active {
         return Some(("inactive", "an administrator has switched it off".into()));
@@ -179,13 +195,19 @@ fn refuse(asked: &Asked<'_>, model: &Model) -> Option<(&'static str, String)> {
         return Some(("licence", "its licence does not cover commercial use".into()));
     }
     if let Some(needed) = wish.required_sla.filter(|n| model.sla < *n) {
-        return Some(("sla", format!("its service level is {} per cent, {} is needed", hundredths(model.sla), hundredths(needed))));
+        return Some((
+            "sla",
+            format!("its service level is {} per cent, {} is needed", hundredths(model.sla), hundredths(needed)),
+        ));
     }
     if let Some(most) = wish.max_cost_cents.filter(|m| model.cost_cents > *m) {
         return Some(("cost", format!("it costs {} AUD, at most {} was allowed", aud(model.cost_cents), aud(most))));
     }
     if let Some(room) = asked.room_cents.filter(|r| model.cost_cents > *r) {
-        return Some(("budget", format!("it costs {} AUD, the budget has {} left", aud(model.cost_cents), aud(room.max(0)))));
+        return Some((
+            "budget",
+            format!("it costs {} AUD, the budget has {} left", aud(model.cost_cents), aud(room.max(0))),
+        ));
     }
     if model.open {
         return Some(("circuit", "its circuit breaker is open after failures".into()));

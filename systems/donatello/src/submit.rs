@@ -82,7 +82,8 @@ async fn take(app: &App, by: &Caller, meta: &Meta, key: &str, prompt: &str, wish
     let transaction = connection.begin().await?;
     let budget = budget::lock(&transaction, by.department).await?;
     let budget = budget.ok_or_else(|| Fault::Budget("Your department has no budget yet.".into()))?;
-    let mut asked = Asked { wish, prompt_complexity: complexity, regions: &regions, profile: &profile, room_cents: None };
+    let mut asked =
+        Asked { wish, prompt_complexity: complexity, regions: &regions, profile: &profile, room_cents: None };
     let open = router::choose(&asked, &models);
     if open.ranked.is_empty() {
         return Err(no_model(&open, wish, &regions));
@@ -98,7 +99,13 @@ async fn take(app: &App, by: &Caller, meta: &Meta, key: &str, prompt: &str, wish
         Reserved::No { left } => return Err(over(estimate, left)),
         Reserved::Over { mode } => {
             let told = json!({ "mode": mode, "left_aud": aud(budget.left()), "estimate_aud": aud(estimate) });
-            audit::note(&transaction, Some(by), meta, Act::done("cost", "over budget", "department").on(by.department).with(told)).await?;
+            audit::note(
+                &transaction,
+                Some(by),
+                meta,
+                Act::done("cost", "over budget", "department").on(by.department).with(told),
+            )
+            .await?;
         }
         Reserved::Yes => {}
     }
@@ -117,14 +124,19 @@ async fn take(app: &App, by: &Caller, meta: &Meta, key: &str, prompt: &str, wish
     transaction.execute("INSERT INTO jobs (generation_id) VALUES ($1)", &[&id]).await?;
     event(&transaction, id, "queued", &json!({ "reserved_aud": aud(estimate) })).await?;
     let told = json!({ "prompt": sealed, "model": wish.model, "cost_aud": aud(estimate) });
-    audit::note(&transaction, Some(by), meta, Act::done("generation", "prompt taken", "generation").on(id).with(told)).await?;
+    audit::note(&transaction, Some(by), meta, Act::done("generation", "prompt taken", "generation").on(id).with(told))
+        .await?;
     transaction.commit().await?;
     sdk::telemetry::metrics().add("prompts", 1, &[("result", "taken")]);
     Ok(id)
 }
 
 fn over(cents: i64, left: i64) -> Fault {
-    Fault::Budget(format!("This would cost {} AUD, and your department has {} AUD left this month.", aud(cents), aud(left.max(0))))
+    Fault::Budget(format!(
+        "This would cost {} AUD, and your department has {} AUD left this month.",
+        aud(cents),
+        aud(left.max(0))
+    ))
 }
 
 /// Why no model fits. A provider outside the regions is told as such.
@@ -160,8 +172,18 @@ async fn rate(queries: &impl Queries, by: &Caller) -> Result<(), Fault> {
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn event(queries: &impl Queries, id: Uuid, kind: &str, detail: &serde_json::Value) -> Result<(), sdk::database::Error> {
-    queries.execute("INSERT INTO generation_events (generation_id, kind, detail) VALUES ($1, $2, $3)", &[&id, &kind, detail]).await?;
+pub async fn event(
+    queries: &impl Queries,
+    id: Uuid,
+    kind: &str,
+    detail: &serde_json::Value,
+) -> Result<(), sdk::database::Error> {
+    queries
+        .execute(
+            "INSERT INTO generation_events (generation_id, kind, detail) VALUES ($1, $2, $3)",
+            &[&id, &kind, detail],
+        )
+        .await?;
     Ok(())
 }
 

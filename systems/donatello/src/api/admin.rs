@@ -30,7 +30,12 @@ pub async fn user(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) 
     Ok(Json(users::get(&app.connection().await?, &caller, id).await?))
 }
 
-pub async fn create_user(State(app): State<App>, caller: Caller, meta: Meta, mut input: Input) -> Result<(StatusCode, Json<User>), Fault> {
+pub async fn create_user(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    mut input: Input,
+) -> Result<(StatusCode, Json<User>), Fault> {
     let (email, name, role) = (input.text("email"), input.text("display_name"), input.text("role"));
     let department = input.id("department_id").unwrap_or(caller.department);
     input.finish()?;
@@ -52,13 +57,15 @@ pub async fn bulk(State(app): State<App>, caller: Caller, meta: Meta, mut input:
     for (number, line) in lines.iter().enumerate() {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();
         let &[email, name, role] = &fields[..] else {
-            refused.push(json!({ "line": number + 1, "message": "It must have three fields: email,display_name,role." }));
+            refused
+                .push(json!({ "line": number + 1, "message": "It must have three fields: email,display_name,role." }));
             continue;
         };
         match users::create(&mut connection, &caller, &meta, email, name, role, department).await {
             Ok(_) => made += 1,
             Err(fault) if fault.status().is_client_error() => {
-                let message = if let Fault::Invalid(errors) = &fault { errors.0[0].1.clone() } else { fault.to_string() };
+                let message =
+                    if let Fault::Invalid(errors) = &fault { errors.0[0].1.clone() } else { fault.to_string() };
                 refused.push(json!({ "line": number + 1, "message": message }));
             }
             Err(fault) => return Err(fault),
@@ -67,22 +74,45 @@ pub async fn bulk(State(app): State<App>, caller: Caller, meta: Meta, mut input:
     Ok(Json(json!({ "created": made, "refused": refused })))
 }
 
-async fn changed(app: &App, caller: &Caller, meta: &Meta, id: Uuid, change: users::Change) -> Result<Json<User>, Fault> {
+async fn changed(
+    app: &App,
+    caller: &Caller,
+    meta: &Meta,
+    id: Uuid,
+    change: users::Change,
+) -> Result<Json<User>, Fault> {
     Ok(Json(users::change(&mut app.connection().await?, caller, meta, id, &change).await?))
 }
 
-pub async fn change_user(State(app): State<App>, caller: Caller, meta: Meta, Path(id): Path<Uuid>, mut input: Input) -> Result<Json<User>, Fault> {
+pub async fn change_user(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    Path(id): Path<Uuid>,
+    mut input: Input,
+) -> Result<Json<User>, Fault> {
     let (role, department) = (input.some("role"), input.id("department_id"));
     let is_active = input.maybe("is_active");
     input.finish()?;
     changed(&app, &caller, &meta, id, users::Change { role, department, is_active }).await
 }
 
-pub async fn deactivate(State(app): State<App>, caller: Caller, meta: Meta, Path(id): Path<Uuid>) -> Result<Json<User>, Fault> {
+pub async fn deactivate(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    Path(id): Path<Uuid>,
+) -> Result<Json<User>, Fault> {
     changed(&app, &caller, &meta, id, users::Change { is_active: Some(false), ..users::Change::default() }).await
 }
 
-pub async fn assign(State(app): State<App>, caller: Caller, meta: Meta, Path(id): Path<Uuid>, mut input: Input) -> Result<Json<User>, Fault> {
+pub async fn assign(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    Path(id): Path<Uuid>,
+    mut input: Input,
+) -> Result<Json<User>, Fault> {
     let role = input.text("role");
     input.finish()?;
     changed(&app, &caller, &meta, id, users::Change { role: Some(role), ..users::Change::default() }).await
@@ -125,14 +155,25 @@ pub async fn change_budget(
     Ok(Json(departments::change(&mut app.connection().await?, &caller, &meta, id, &change).await?))
 }
 
-pub async fn switch_model(State(app): State<App>, caller: Caller, meta: Meta, Path(id): Path<String>, mut input: Input) -> Given {
+pub async fn switch_model(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    Path(id): Path<String>,
+    mut input: Input,
+) -> Given {
     let active = input.flag("is_active", None);
     input.finish()?;
     models::set_active(&mut app.connection().await?, &caller, &meta, &id, active).await?;
     Ok(Json(json!({ "id": id, "is_active": active })))
 }
 
-pub async fn audit_logs(State(app): State<App>, caller: Caller, meta: Meta, Query(filter): Query<audit::Filter>) -> Given {
+pub async fn audit_logs(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    Query(filter): Query<audit::Filter>,
+) -> Given {
     let connection = app.connection().await?;
     let items = audit::list(&connection, caller.circle().0, &filter, 100).await?;
     let broken = audit::first_break(&connection).await?;

@@ -54,7 +54,9 @@ async fn take(app: &App, caller: &Caller, meta: &Meta, mut input: Input, header:
     let taken = submit::submit(app, caller, meta, &key, &prompt, &wish).await?;
     let it = generations::get(&app.connection().await?, caller, taken.id).await?;
     let socket = format!("{}/api/v1/generations/{}/events", app.origin.replacen("http", "ws", 1), taken.id);
-    Ok(json!({ "generation_id": taken.id, "status": it.status, "websocket_url": socket, "reserved_aud": it.reserved_aud, "repeated": taken.again }))
+    Ok(
+        json!({ "generation_id": taken.id, "status": it.status, "websocket_url": socket, "reserved_aud": it.reserved_aud, "repeated": taken.again }),
+    )
 }
 
 /// 202: a worker does the rest. `Idempotency-Key` makes sending it twice take it once.
@@ -70,7 +72,12 @@ pub async fn generate(
 }
 
 /// Each is taken or refused by itself.
-pub async fn batch(State(app): State<App>, caller: Caller, meta: Meta, mut input: Input) -> Result<(StatusCode, Json<Value>), Fault> {
+pub async fn batch(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    mut input: Input,
+) -> Result<(StatusCode, Json<Value>), Fault> {
     let requests = input.objects("requests");
     input.finish()?;
     if requests.is_empty() || requests.len() > 10 {
@@ -80,7 +87,9 @@ pub async fn batch(State(app): State<App>, caller: Caller, meta: Meta, mut input
     for request in requests {
         results.push(match take(&app, &caller, &meta, Input::of(request), None).await {
             Ok(taken) => taken,
-            Err(fault) if fault.status().is_client_error() => json!({ "error": fault.word(), "message": fault.to_string() }),
+            Err(fault) if fault.status().is_client_error() => {
+                json!({ "error": fault.word(), "message": fault.to_string() })
+            }
             Err(fault) => return Err(fault),
         });
     }

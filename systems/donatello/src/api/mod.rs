@@ -38,10 +38,20 @@ pub fn operations() -> Vec<Operation> {
     use Right::{Manager, OrgAdmin, Public, SuperAdmin, User};
     use handlers as h;
     const WISH: &[&str] = &[
-        "prompt!", "model_provider", "resolution", "required_quality", "style", "commercial_use", "max_cost_aud", "required_sla",
+        "prompt!",
+        "model_provider",
+        "resolution",
+        "required_quality",
+        "style",
+        "commercial_use",
+        "max_cost_aud",
+        "required_sla",
         "idempotency_key",
     ];
-    let op = |route, summary, takes, query, gives| Operation { route, summary, takes, query, gives };
+    type Names = &'static [&'static str];
+    fn op(route: Route, summary: &'static str, takes: Names, query: Names, gives: u16) -> Operation {
+        Operation { route, summary, takes, query, gives }
+    }
     vec![
         op(route("GET", "/api/v1/health", Public, pages::health), "Whether the API can work", &[], &[], 200),
         op(route("GET", "/api/v1/health/liveness", Public, async || "ok"), "Whether the process lives", &[], &[], 200),
@@ -58,12 +68,42 @@ pub fn operations() -> Vec<Operation> {
             200,
         ),
         op(route("GET", "/api/v1/generations/{id}", User, h::generation), "One generation", &[], &[], 200),
-        op(route("DELETE", "/api/v1/generations/{id}", User, h::remove), "Cancel or delete a generation", &[], &[], 200),
-        op(route("GET", "/api/v1/generations/{id}/events", User, progress::watch), "Progress, by WebSocket", &[], &[], 101),
+        op(
+            route("DELETE", "/api/v1/generations/{id}", User, h::remove),
+            "Cancel or delete a generation",
+            &[],
+            &[],
+            200,
+        ),
+        op(
+            route("GET", "/api/v1/generations/{id}/events", User, progress::watch),
+            "Progress, by WebSocket",
+            &[],
+            &[],
+            101,
+        ),
         op(route("GET", "/api/v1/models", User, h::models), "The models", &[], &[], 200),
-        op(route("GET", "/api/v1/models/{id}/availability", User, h::availability), "Whether a model can be called", &[], &[], 200),
-        op(route("PATCH", "/api/v1/admin/models/{id}", SuperAdmin, admin::switch_model), "Switch a model on or off", &["is_active!"], &[], 200),
-        op(route("GET", "/api/v1/users/me/spend", User, h::spend), "What the caller's circle spent this month", &[], &[], 200),
+        op(
+            route("GET", "/api/v1/models/{id}/availability", User, h::availability),
+            "Whether a model can be called",
+            &[],
+            &[],
+            200,
+        ),
+        op(
+            route("PATCH", "/api/v1/admin/models/{id}", SuperAdmin, admin::switch_model),
+            "Switch a model on or off",
+            &["is_active!"],
+            &[],
+            200,
+        ),
+        op(
+            route("GET", "/api/v1/users/me/spend", User, h::spend),
+            "What the caller's circle spent this month",
+            &[],
+            &[],
+            200,
+        ),
         op(route("GET", "/api/v1/admin/users", Manager, admin::users), "People of the caller's circle", &[], &[], 200),
         op(
             route("POST", "/api/v1/admin/users", Manager, admin::create_user),
@@ -88,8 +128,20 @@ pub fn operations() -> Vec<Operation> {
             200,
         ),
         op(route("DELETE", "/api/v1/admin/users/{id}", Manager, admin::deactivate), "Keep a person out", &[], &[], 200),
-        op(route("POST", "/api/v1/admin/users/{id}/roles", Manager, admin::assign), "Give a role", &["role!"], &[], 200),
-        op(route("GET", "/api/v1/admin/departments", Manager, admin::departments), "Departments with budgets", &[], &[], 200),
+        op(
+            route("POST", "/api/v1/admin/users/{id}/roles", Manager, admin::assign),
+            "Give a role",
+            &["role!"],
+            &[],
+            200,
+        ),
+        op(
+            route("GET", "/api/v1/admin/departments", Manager, admin::departments),
+            "Departments with budgets",
+            &[],
+            &[],
+            200,
+        ),
         op(
             route("POST", "/api/v1/admin/departments", OrgAdmin, admin::create_department),
             "Make a department",
@@ -97,7 +149,13 @@ pub fn operations() -> Vec<Operation> {
             &[],
             201,
         ),
-        op(route("GET", "/api/v1/admin/departments/{id}/budget", Manager, admin::budget), "A department's budget", &[], &[], 200),
+        op(
+            route("GET", "/api/v1/admin/departments/{id}/budget", Manager, admin::budget),
+            "A department's budget",
+            &[],
+            &[],
+            200,
+        ),
         op(
             route("PATCH", "/api/v1/admin/departments/{id}/budget", Manager, admin::change_budget),
             "Change a department's budget, weights or regions",

@@ -16,7 +16,9 @@ pub fn document() -> Value {
             .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
             .collect();
-        parameters.extend(operation.query.iter().map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } })));
+        parameters.extend(
+            operation.query.iter().map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } })),
+        );
         let mut responses = Map::new();
         responses.insert(operation.gives.to_string(), json!({ "description": operation.summary }));
         let fault = json!({ "description": "A fault", "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Fault" } } } });
@@ -28,7 +30,8 @@ pub fn document() -> Value {
         if !operation.takes.is_empty() {
             let names = operation.takes.iter().map(|t| (t.trim_end_matches('!').to_owned(), json!({})));
             let needed: Vec<&str> = operation.takes.iter().filter_map(|t| t.strip_suffix('!')).collect();
-            let mut schema = json!({ "type": "object", "properties": names.collect::<Map<_, _>>(), "additionalProperties": false });
+            let mut schema =
+                json!({ "type": "object", "properties": names.collect::<Map<_, _>>(), "additionalProperties": false });
             if !needed.is_empty() {
                 schema["required"] = json!(needed);
             }

@@ -45,7 +45,12 @@ pub async fn users(State(app): State<App>, caller: Caller) -> Result<Response, F
     })
 }
 
-pub async fn create_user(State(app): State<App>, caller: Caller, meta: Meta, fields: Fields) -> Result<Response, Fault> {
+pub async fn create_user(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    fields: Fields,
+) -> Result<Response, Fault> {
     let department = fields.id("department_id")?;
     let (email, name, role) = (fields.get("email"), fields.get("display_name"), fields.get("role"));
     users::create(&mut app.connection().await?, &caller, &meta, email, name, role, department).await?;
@@ -79,7 +84,12 @@ struct DepartmentsPage {
 
 pub async fn departments(State(app): State<App>, caller: Caller) -> Result<Response, Fault> {
     let departments = departments::list(&app.connection().await?, &caller).await?;
-    ok(&DepartmentsPage { head: Head::new("Departments", &caller, "departments"), departments, profiles: PROFILES, modes: MODES })
+    ok(&DepartmentsPage {
+        head: Head::new("Departments", &caller, "departments"),
+        departments,
+        profiles: PROFILES,
+        modes: MODES,
+    })
 }
 
 fn money(fields: &Fields) -> Result<Option<i64>, Fault> {
@@ -87,9 +97,15 @@ fn money(fields: &Fields) -> Result<Option<i64>, Fault> {
     fields.some("monthly_budget_aud").map(|t| cents(t).ok_or_else(wrong)).transpose()
 }
 
-pub async fn create_department(State(app): State<App>, caller: Caller, meta: Meta, fields: Fields) -> Result<Response, Fault> {
+pub async fn create_department(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    fields: Fields,
+) -> Result<Response, Fault> {
     let budget = money(&fields)?.unwrap_or(0);
-    departments::create(&mut app.connection().await?, &caller, &meta, fields.get("name"), fields.get("code"), budget).await?;
+    departments::create(&mut app.connection().await?, &caller, &meta, fields.get("name"), fields.get("code"), budget)
+        .await?;
     Ok(see("/admin/departments"))
 }
 
@@ -126,7 +142,11 @@ impl ModelsPage {
     }
 
     fn success(&self, model: &Model) -> String {
-        if model.calls == 0 { "no calls yet".into() } else { format!("{:.1} % of {}", model.successes as f64 * 100.0 / model.calls as f64, model.calls) }
+        if model.calls == 0 {
+            "no calls yet".into()
+        } else {
+            format!("{:.1} % of {}", model.successes as f64 * 100.0 / model.calls as f64, model.calls)
+        }
     }
 
     fn usual(&self, model: &Model) -> String {
@@ -162,7 +182,12 @@ struct AuditPage {
     older: Option<i64>,
 }
 
-pub async fn audit(State(app): State<App>, caller: Caller, meta: Meta, Query(filter): Query<audit::Filter>) -> Result<Response, Fault> {
+pub async fn audit(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    Query(filter): Query<audit::Filter>,
+) -> Result<Response, Fault> {
     let connection = app.connection().await?;
     let entries = audit::list(&connection, caller.circle().0, &filter, 100).await?;
     let broken = audit::first_break(&connection).await?;

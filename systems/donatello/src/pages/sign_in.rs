@@ -75,7 +75,8 @@ async fn enter(app: &App, callback: &Callback, meta: &Meta, headers: &HeaderMap)
     let token = app.sealer.seal(ID_TOKEN, signed_in.id_token.as_bytes()).map_err(Fault::internal)?;
     sessions::begin(&mut connection, &hash, caller.user, &meta.agent, &token).await?;
     let told = json!({ "role": caller.role.word() });
-    audit::note(&connection, Some(&caller), meta, Act::done("authentication", "signed in", "session").with(told)).await?;
+    audit::note(&connection, Some(&caller), meta, Act::done("authentication", "signed in", "session").with(told))
+        .await?;
     metrics().add("sign_ins", 1, &[("result", "ok")]);
     sdk::event!("signed-in", user = %caller.user, role = caller.role.word());
     let cookies = AppendHeaders([

@@ -11,7 +11,7 @@ use super::{Fields, Head, ok, page, see};
 use crate::{
     access::{Caller, Meta},
     app::App,
-    domain::{FieldErrors, QUALITIES, RESOLUTIONS, STYLES, Wish, cents},
+    domain::{FieldErrors, RESOLUTIONS, Wish, cents},
     fault::Fault,
     progress::{self, Event},
     router::{Choice, Model},
@@ -62,7 +62,8 @@ impl Studio {
 async fn view(app: &App, caller: &Caller) -> Result<Studio, Fault> {
     let connection = app.connection().await?;
     let (_, regions) = models::rules(&connection, caller.department).await?;
-    let (mut recent, _) = generations::list(&connection, caller, &Filter { own: true, ..Filter::default() }, 1, 6).await?;
+    let (mut recent, _) =
+        generations::list(&connection, caller, &Filter { own: true, ..Filter::default() }, 1, 6).await?;
     generations::open(&app.prompts, caller, &mut recent);
     Ok(Studio {
         head: Head::new("Studio", caller, "studio"),
@@ -101,7 +102,8 @@ pub async fn generate(State(app): State<App>, caller: Caller, meta: Meta, fields
         Ok(taken) => Ok(see(&format!("/generations/{}", taken.id))),
         Err(fault) if fault.status().is_client_error() => {
             let mut studio = view(&app, &caller).await?;
-            (studio.prompt, studio.wish, studio.max_cost) = (prompt.to_owned(), wish, fields.get("max_cost_aud").to_owned());
+            (studio.prompt, studio.wish, studio.max_cost) =
+                (prompt.to_owned(), wish, fields.get("max_cost_aud").to_owned());
             studio.refusal = match &fault {
                 Fault::Personal(found) => {
                     let mut kinds: Vec<&str> = found.iter().map(|f| f.kind.as_str()).collect();
@@ -138,9 +140,19 @@ impl One {
             "generation.queued" => format!("Queued; {} AUD reserved", text("reserved_aud")),
             "generation.started" => "A worker took it".into(),
             "generation.chosen" => format!("Chosen: {} ({} points)", text("model"), event.detail["score"]),
-            "generation.calling" => format!("Calling {}, attempt {} of {}", text("model"), event.detail["attempt"], event.detail["of"]),
-            "generation.failed-attempt" => format!("{}: {}. Trying again in {} s", text("model"), text("why"), event.detail["in_seconds"]),
-            "generation.fallback" => format!("{}: {}. Falling back to {} in {} s", text("model"), text("why"), text("next"), event.detail["in_seconds"]),
+            "generation.calling" => {
+                format!("Calling {}, attempt {} of {}", text("model"), event.detail["attempt"], event.detail["of"])
+            }
+            "generation.failed-attempt" => {
+                format!("{}: {}. Trying again in {} s", text("model"), text("why"), event.detail["in_seconds"])
+            }
+            "generation.fallback" => format!(
+                "{}: {}. Falling back to {} in {} s",
+                text("model"),
+                text("why"),
+                text("next"),
+                event.detail["in_seconds"]
+            ),
             "generation.skipped" => format!("{} skipped: {}", text("model"), text("why")),
             "generation.waiting" => format!("Waiting: {}", text("why")),
             "generation.stored" => "Image checked, marked and stored".into(),
@@ -166,7 +178,12 @@ pub async fn one(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -
     ok(&One { head: Head::new("Image", &caller, "history"), it, choice, events, own })
 }
 
-pub async fn remove(State(app): State<App>, caller: Caller, meta: Meta, Path(id): Path<Uuid>) -> Result<Response, Fault> {
+pub async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    meta: Meta,
+    Path(id): Path<Uuid>,
+) -> Result<Response, Fault> {
     generations::remove(&mut app.connection().await?, &caller, &meta, id).await?;
     Ok(see("/history"))
 }

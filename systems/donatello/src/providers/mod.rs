@@ -63,9 +63,13 @@ impl From<HttpsError> for CallError {
 
 /// What a status that is no success means, the same for all of them.
 fn status(status: u16, headers: &http::HeaderMap) -> CallError {
-    let after = headers.get(http::header::RETRY_AFTER).and_then(|h| h.to_str().ok()).and_then(|t| t.trim().parse().ok());
+    let after =
+        headers.get(http::header::RETRY_AFTER).and_then(|h| h.to_str().ok()).and_then(|t| t.trim().parse().ok());
     match status {
-        429 => CallError::Again { why: "it takes no more requests now (429)".into(), after: after.map(Duration::from_secs) },
+        429 => CallError::Again {
+            why: "it takes no more requests now (429)".into(),
+            after: after.map(Duration::from_secs),
+        },
         408 | 500.. => CallError::Again { why: format!("it answered {status}"), after: after.map(Duration::from_secs) },
         401 | 403 => CallError::Ours(format!("it does not accept the key ({status})")),
         other => CallError::Ours(format!("it does not understand the request ({other})")),

@@ -61,11 +61,15 @@ impl OpenAi {
         });
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let mut key = HeaderValue::from_str(self.key.reveal()).map_err(|_| CallError::Ours("OPENAI_KEY holds a character that no header takes".into()))?;
+        let mut key = HeaderValue::from_str(self.key.reveal())
+            .map_err(|_| CallError::Ours("OPENAI_KEY holds a character that no header takes".into()))?;
         key.set_sensitive(true);
         headers.insert(HeaderName::from_static("api-key"), key);
-        let answer = self.client.send(Method::POST, &join(&self.url, &path), headers, Bytes::from(body.to_string())).await?;
-        if answer.status.as_u16() == 400 && let Some(why) = policy(&answer.body) {
+        let answer =
+            self.client.send(Method::POST, &join(&self.url, &path), headers, Bytes::from(body.to_string())).await?;
+        if answer.status.as_u16() == 400
+            && let Some(why) = policy(&answer.body)
+        {
             return Err(CallError::Refused(why));
         }
         if !answer.status.is_success() {

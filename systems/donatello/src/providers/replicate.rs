@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use sdk::{Secret, Settings, Trust, https::{Answer, Client}};
+use sdk::{
+    Secret, Settings, Trust,
+    https::{Answer, Client},
+};
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -46,7 +49,12 @@ impl Replicate {
             return Ok(None);
         };
         let model = settings.optional("REPLICATE_MODEL")?.unwrap_or("stability-ai/sdxl").to_owned();
-        Ok(Some(Replicate { url, model, key: Secret::new(key), client: Client::bounded(trust, TIMEOUT, image::MOST + 4096)? }))
+        Ok(Some(Replicate {
+            url,
+            model,
+            key: Secret::new(key),
+            client: Client::bounded(trust, TIMEOUT, image::MOST + 4096)?,
+        }))
     }
 
     /// Makes a prediction; gives its id.
@@ -81,7 +89,8 @@ impl Replicate {
                 "starting" | "processing" => tokio::time::sleep(LOOK).await,
                 "succeeded" => break prediction,
                 _ => {
-                    let why: String = prediction.error.as_str().unwrap_or("no reason given").chars().take(200).collect();
+                    let why: String =
+                        prediction.error.as_str().unwrap_or("no reason given").chars().take(200).collect();
                     // Its own word for a prompt it will not draw.
                     if why.contains("NSFW") {
                         return Err(CallError::Refused(why));
@@ -90,10 +99,12 @@ impl Replicate {
                 }
             }
         };
-        let output = done.output.as_str().or_else(|| done.output.get(0).and_then(|o| o.as_str())).ok_or_else(garbage)?;
+        let output =
+            done.output.as_str().or_else(|| done.output.get(0).and_then(|o| o.as_str())).ok_or_else(garbage)?;
         let output = Url::parse(output).map_err(|_| garbage())?;
         let own = output.origin() == self.url.origin();
-        let delivery = output.scheme() == "https" && output.host_str().is_some_and(|h| h == DELIVERY || h.ends_with(&format!(".{DELIVERY}")));
+        let delivery = output.scheme() == "https"
+            && output.host_str().is_some_and(|h| h == DELIVERY || h.ends_with(&format!(".{DELIVERY}")));
         // The answer names an address that this worker fetches from within its network: only Replicate's own will do.
         if !own && !delivery {
             return Err(CallError::again("its output lies at an address that is not its own"));
@@ -112,7 +123,8 @@ impl Replicate {
     fn headers(&self) -> Result<HeaderMap, CallError> {
         let mut headers = HeaderMap::new();
         let key = format!("Bearer {}", self.key.reveal());
-        let mut key = HeaderValue::from_str(&key).map_err(|_| CallError::Ours("REPLICATE_KEY holds a character that no header takes".into()))?;
+        let mut key = HeaderValue::from_str(&key)
+            .map_err(|_| CallError::Ours("REPLICATE_KEY holds a character that no header takes".into()))?;
         key.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, key);
         Ok(headers)

@@ -15,8 +15,12 @@ use scene::Scene;
 
 /// A PNG of the prompt.
 pub fn render(prompt: &str, style: &str, (width, height): (u32, u32)) -> Vec<u8> {
-    let words: Vec<String> =
-        prompt.to_lowercase().split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    let words: Vec<String> = prompt
+        .to_lowercase()
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|w| !w.is_empty())
+        .map(str::to_owned)
+        .collect();
     let digest = digest::digest(&digest::SHA256, words.join(" ").as_bytes());
     let seed: [u8; 8] = std::array::from_fn(|i| digest.as_ref()[i]);
     let noise = Noise::new(u64::from_le_bytes(seed));

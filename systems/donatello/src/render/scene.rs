@@ -20,7 +20,8 @@ pub struct Scene {
     flowing: bool,
 }
 
-const WATER: [&str; 12] = ["sea", "ocean", "harbour", "lake", "river", "water", "boat", "ship", "beach", "island", "sail", "wave"];
+const WATER: [&str; 12] =
+    ["sea", "ocean", "harbour", "lake", "river", "water", "boat", "ship", "beach", "island", "sail", "wave"];
 const CITY: [&str; 8] = ["city", "skyline", "town", "street", "tower", "towers", "building", "neon"];
 const TREES: [&str; 6] = ["forest", "tree", "trees", "jungle", "park", "woods"];
 const BOATS: [&str; 5] = ["boat", "ship", "sail", "yacht", "ferry"];
@@ -28,7 +29,8 @@ const FLOW: [&str; 9] = ["abstract", "pattern", "background", "texture", "dream"
 
 impl Scene {
     pub fn of(words: &[String], noise: Noise, palette: Palette, aspect: f32) -> Scene {
-        let any = |list: &[&str]| words.iter().any(|w| list.iter().any(|l| w == l || (w.strip_suffix('s') == Some(l))));
+        let any =
+            |list: &[&str]| words.iter().any(|w| list.iter().any(|l| w == l || (w.strip_suffix('s') == Some(*l))));
         let pick = |n: u32| noise.pick(n);
         let water = any(&WATER) || pick(1) > 0.62;
         let flowing = any(&FLOW) || (!any(&WATER) && !any(&CITY) && !any(&TREES) && pick(2) > 0.72);
@@ -107,7 +109,7 @@ impl Scene {
                 if inside > 0.08 && inside < 0.92 {
                     top = top.min(base - span * 0.4 * (1.0 - depth) - tall * tall * (0.36 - 0.16 * depth));
                     let (wx, wy) = ((inside * 6.0).floor(), (v * 95.0).floor());
-                    let lit = field.pick((column as u32) << 16 ^ (wx as u32) << 10 ^ wy as u32);
+                    let lit = field.pick(((column as u32) << 16) ^ ((wx as u32) << 10) ^ (wy as u32));
                     let pane = (inside * 6.0).fract() > 0.3 && (v * 95.0).fract() > 0.4;
                     if lit > 0.72 && pane && v > top + 0.012 {
                         window = 0.85 * depth;

@@ -9,7 +9,7 @@ mod replicate;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -58,6 +58,8 @@ pub struct Manner {
     pub reuse: u64,
 }
 
+/// Characters of a key at least.
+const LEAST_KEY: usize = 16;
 pub const MODES: [&str; 8] = ["ok", "limited", "broken", "garbage", "hang", "wrong", "html", "refuse"];
 
 impl Default for Manner {
@@ -73,7 +75,8 @@ pub struct StandIn {
 }
 
 struct Inner {
-    key: Secret,
+    /// The key that callers must show; without one, the first that is long enough is kept to.
+    key: OnceLock<Secret>,
     manner: Mutex<Manner>,
     calls: AtomicU64,
     drawn: Mutex<std::collections::HashMap<(u64, u32, u32), Vec<u8>>>,
@@ -81,15 +84,20 @@ struct Inner {
 }
 
 impl StandIn {
-    pub fn new(key: Secret, manner: Manner) -> StandIn {
+    pub fn new(key: Option<Secret>, manner: Manner) -> StandIn {
         let inner = Inner {
-            key,
+            key: key.map_or_else(OnceLock::new, OnceLock::from),
             manner: Mutex::new(manner),
             calls: AtomicU64::new(0),
             drawn: Mutex::default(),
             predictions: Mutex::default(),
         };
         StandIn { inner: Arc::new(inner) }
+    }
+
+    /// Whether a key is the one that callers must show.
+    fn knows(&self, key: &str) -> bool {
+        key.len() >= LEAST_KEY && self.inner.key.get_or_init(|| Secret::new(key)).matches(key)
     }
 
     /// Calls that were made of it.
@@ -152,7 +160,14 @@ impl StandIn {
     /// The answer of a mode that is the same in both formats; None when the call goes on.
     fn spoilt(mode: &str, retry: u64) -> Option<Response> {
         match mode {
-            "limited" => Some((StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, retry.to_string())], Json(json!({ "error": { "code": "429", "message": "rate limit" } }))).into_response()),
+            "limited" => Some(
+                (
+                    StatusCode::TOO_MANY_REQUESTS,
+                    [(header::RETRY_AFTER, retry.to_string())],
+                    Json(json!({ "error": { "code": "429", "message": "rate limit" } })),
+                )
+                    .into_response(),
+            ),
             "broken" => Some((StatusCode::INTERNAL_SERVER_ERROR, "internal error").into_response()),
             "garbage" => Some((StatusCode::OK, "<<<\u{0} not json").into_response()),
             _ => None,
@@ -197,24 +212,63 @@ pub fn router(kind: &str, it: StandIn) -> Router {
         .with_state(it)
 }
 
-/// `donatello provider KIND`: serves until it is asked to end.
+/// How a stand-in behaves by its command line: `[MODE] [LEAST-MOST]`, such as `ok 1-3`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn manner(words: &[&str]) -> Result<Manner, String> {
+    let mut manner = Manner::default();
+    let (mode, seconds) = (words.first(), words.get(1));
+    if let Some(mode) = mode {
+        if !MODES.contains(mode) {
+            return Err(format!("`{mode}` is no mode; there are {}", MODES.join(", ")));
+        }
+        (*mode).clone_into(&mut manner.mode);
+    }
+    if let Some(text) = seconds {
+        let wrong = || format!("`{text}` are no seconds such as 5-30");
+        let (least, most) = text.split_once('-').ok_or_else(wrong)?;
+        let read = |t: &str| t.parse::<f64>().ok().filter(|s| (0.0..=600.0).contains(s));
+        (manner.least, manner.most) = (read(least).ok_or_else(wrong)?, read(most).ok_or_else(wrong)?);
+    }
+    if words.len() > 2 { Err("there are two words at most: MODE and LEAST-MOST".into()) } else { Ok(manner) }
+}
+
+/// `donatello provider KIND [MODE] [LEAST-MOST]`: serves until it is asked to end.
 ///
 /// # Errors
 /// A setting is unusable or the address cannot be listened on.
-pub async fn run(settings: &Settings, kind: &str) -> Result<(), StandInError> {
-    let key = settings.secret("PROVIDER_KEY", "the key that callers must show")?;
-    let seconds = |name, default: f64| settings.parsed(name, "a number of seconds", default);
-    let manner = Manner {
-        mode: settings.optional("STAND_IN_MODE")?.unwrap_or("ok").to_owned(),
-        least: seconds("STAND_IN_LEAST", 0.0)?,
-        most: seconds("STAND_IN_MOST", 0.0)?,
-        reuse: settings.parsed("STAND_IN_REUSE", "a number", 0)?,
-        ..Manner::default()
-    };
+pub async fn run(settings: &Settings, kind: &str, mut manner: Manner) -> Result<(), StandInError> {
+    let key = settings.optional("PROVIDER_KEY")?.map(Secret::new);
+    manner.reuse = settings.parsed("STAND_IN_REUSE", "a number", manner.reuse)?;
     let ip = settings.parsed("LISTEN_ADDRESS", "an IP address", IpAddr::V4(Ipv4Addr::LOCALHOST))?;
     let address = SocketAddr::new(ip, settings.parsed("PORT", "a port number", 8080)?);
     let listener = TcpListener::bind(address).await.map_err(|source| StandInError::Listen { address, source })?;
-    tracing::info!(%address, kind, "a stand-in for a provider listens");
+    tracing::info!(%address, kind, ?manner, "a stand-in for a provider listens");
     let app = router(kind, StandIn::new(key, manner));
     sdk::serve(listener, app, serve::asked(), Duration::from_secs(2)).await.map_err(StandInError::Serve)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+    use super::*;
+
+    #[test]
+    fn a_manner_is_read_from_words() {
+        assert_eq!(
+            manner(&["broken", "5-30"]).unwrap(),
+            Manner { mode: "broken".into(), least: 5.0, most: 30.0, ..Manner::default() }
+        );
+        assert!(manner(&["asleep"]).unwrap_err().contains("no mode"));
+        assert!(manner(&["ok", "30"]).unwrap_err().contains("5-30"));
+    }
+
+    #[test]
+    fn without_a_key_of_its_own_it_keeps_to_the_first() {
+        let it = StandIn::new(None, Manner::default());
+        assert!(!it.knows("short"));
+        assert!(it.knows("the first key that is long"));
+        assert!(!it.knows("another key that is long"));
+    }
 }

@@ -18,7 +18,7 @@ pub fn routes() -> Router<StandIn> {
 }
 
 pub fn allowed(it: &StandIn, headers: &HeaderMap) -> bool {
-    headers.get("api-key").and_then(|h| h.to_str().ok()).is_some_and(|k| it.inner.key.matches(k))
+    headers.get("api-key").and_then(|h| h.to_str().ok()).is_some_and(|k| it.knows(k))
 }
 
 #[derive(Deserialize)]
@@ -52,10 +52,19 @@ async fn generate(
         return spoilt;
     }
     let bytes = match mode.as_str() {
-        "refuse" => return error(StatusCode::BAD_REQUEST, "content_policy_violation", "Your request was rejected by the safety system."),
+        "refuse" => {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "content_policy_violation",
+                "Your request was rejected by the safety system.",
+            );
+        }
         "html" => b"<!doctype html><title>sign in</title>".to_vec(),
         "wrong" => it.draw(prompt, (64, 64)).await,
         _ => it.draw(prompt, size(wished)).await,
     };
-    Json(json!({ "created": 1_700_000_000, "data": [{ "b64_json": STANDARD.encode(bytes), "revised_prompt": prompt }] })).into_response()
+    Json(
+        json!({ "created": 1_700_000_000, "data": [{ "b64_json": STANDARD.encode(bytes), "revised_prompt": prompt }] }),
+    )
+    .into_response()
 }

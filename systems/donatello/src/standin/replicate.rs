@@ -32,7 +32,7 @@ pub fn routes() -> Router<StandIn> {
 
 pub fn allowed(it: &StandIn, headers: &HeaderMap) -> bool {
     let value = headers.get(header::AUTHORIZATION).and_then(|h| h.to_str().ok());
-    value.and_then(|v| v.strip_prefix("Bearer ")).is_some_and(|k| it.inner.key.matches(k))
+    value.and_then(|v| v.strip_prefix("Bearer ")).is_some_and(|k| it.knows(k))
 }
 
 impl StandIn {
@@ -57,12 +57,18 @@ fn refused() -> Response {
     (StatusCode::UNAUTHORIZED, Json(json!({ "title": "Unauthenticated", "status": 401 }))).into_response()
 }
 
-async fn make(State(it): State<StandIn>, Path((_owner, _name)): Path<(String, String)>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+async fn make(
+    State(it): State<StandIn>,
+    Path((_owner, _name)): Path<(String, String)>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
     if !allowed(&it, &headers) {
         return refused();
     }
     let Some(prompt) = body["input"]["prompt"].as_str().map(str::to_owned) else {
-        return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "title": "Input validation failed", "status": 422 }))).into_response();
+        return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "title": "Input validation failed", "status": 422 })))
+            .into_response();
     };
     let part = |name: &str| u32::try_from(body["input"][name].as_u64().unwrap_or(1024)).unwrap_or(1024).clamp(16, 2048);
     let size = (part("width"), part("height"));
@@ -101,7 +107,9 @@ async fn look(State(it): State<StandIn>, Path(id): Path<String>, headers: Header
     }
     match it.predictions().all.get(&id) {
         Some(prediction) => Json(prediction.clone()).into_response(),
-        None => (StatusCode::NOT_FOUND, Json(json!({ "title": "Prediction not found", "status": 404 }))).into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, Json(json!({ "title": "Prediction not found", "status": 404 }))).into_response()
+        }
     }
 }
 

@@ -12,8 +12,10 @@ use crate::{
     fault::Fault,
 };
 
-pub const PROFILES: [(&str, &str); 3] = [("balanced", "Balanced"), ("cost", "Cost-optimised"), ("quality", "Quality-focused")];
-pub const MODES: [(&str, &str); 3] = [("hard", "Hard: refuse"), ("soft", "Soft: allow and log"), ("warn", "Warn: allow and alert")];
+pub const PROFILES: [(&str, &str); 3] =
+    [("balanced", "Balanced"), ("cost", "Cost-optimised"), ("quality", "Quality-focused")];
+pub const MODES: [(&str, &str); 3] =
+    [("hard", "Hard: refuse"), ("soft", "Soft: allow and log"), ("warn", "Warn: allow and alert")];
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Department {
@@ -67,7 +69,11 @@ impl Department {
     }
 
     pub fn reserved_width(&self) -> i64 {
-        if self.monthly_cents == 0 { 0 } else { (self.reserved_cents * 100 / self.monthly_cents).clamp(0, 100 - self.spent_width()) }
+        if self.monthly_cents == 0 {
+            0
+        } else {
+            (self.reserved_cents * 100 / self.monthly_cents).clamp(0, 100 - self.spent_width())
+        }
     }
 
     pub fn level(&self) -> &'static str {
@@ -162,7 +168,8 @@ fn check(change: &Change) -> Result<(), Fault> {
     if change.profile.as_deref().is_some_and(|p| PROFILES.iter().all(|(w, _)| *w != p)) {
         errors.add("profile", "Choose balanced, cost or quality.");
     }
-    let region = |r: &String| (2..=40).contains(&r.len()) && r.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let region =
+        |r: &String| (2..=40).contains(&r.len()) && r.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     if change.regions.as_ref().is_some_and(|r| r.is_empty() || r.len() > 10 || !r.iter().all(region)) {
         errors.add("regions", "Write one to ten regions such as australiaeast, with commas between them.");
     }
@@ -173,7 +180,13 @@ fn check(change: &Change) -> Result<(), Fault> {
 ///
 /// # Errors
 /// A field is not right, or it is not the caller's to change.
-pub async fn change(connection: &mut Connection, by: &Caller, meta: &Meta, id: Uuid, change: &Change) -> Result<Department, Fault> {
+pub async fn change(
+    connection: &mut Connection,
+    by: &Caller,
+    meta: &Meta,
+    id: Uuid,
+    change: &Change,
+) -> Result<Department, Fault> {
     check(change)?;
     if change.regions.is_some() && !by.has(crate::access::Right::OrgAdmin) {
         return Err(Fault::Forbidden("Where prompts may go is decided by an organisation admin."));
@@ -198,7 +211,13 @@ pub async fn change(connection: &mut Connection, by: &Caller, meta: &Meta, id: U
         "regions": change.regions, "before": { "monthly_budget_aud": before.monthly(), "enforcement_mode": before.mode,
         "profile": before.profile, "regions": before.regions },
     });
-    audit::note(&transaction, Some(by), meta, Act::done("administration", "department changed", "department").on(id).with(told)).await?;
+    audit::note(
+        &transaction,
+        Some(by),
+        meta,
+        Act::done("administration", "department changed", "department").on(id).with(told),
+    )
+    .await?;
     let after = get(&transaction, by, id).await?;
     transaction.commit().await?;
     Ok(after)
@@ -208,7 +227,14 @@ pub async fn change(connection: &mut Connection, by: &Caller, meta: &Meta, id: U
 ///
 /// # Errors
 /// A field is not right, or the code is taken.
-pub async fn create(connection: &mut Connection, by: &Caller, meta: &Meta, name: &str, code: &str, monthly_cents: i64) -> Result<Department, Fault> {
+pub async fn create(
+    connection: &mut Connection,
+    by: &Caller,
+    meta: &Meta,
+    name: &str,
+    code: &str,
+    monthly_cents: i64,
+) -> Result<Department, Fault> {
     let mut errors = FieldErrors::default();
     let (name, code) = (name.trim(), code.trim().to_uppercase());
     if name.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
@@ -231,9 +257,13 @@ pub async fn create(connection: &mut Connection, by: &Caller, meta: &Meta, name:
         .await?;
     let id: Uuid = made.ok_or_else(|| Fault::Conflict("There is a department with this code already.".into()))?.get(0);
     transaction
-        .execute("INSERT INTO department_budgets (department_id, monthly_budget_aud) VALUES ($1, $2::bigint / 100.0)", &[&id, &monthly_cents])
+        .execute(
+            "INSERT INTO department_budgets (department_id, monthly_budget_aud) VALUES ($1, $2::bigint / 100.0)",
+            &[&id, &monthly_cents],
+        )
         .await?;
-    audit::note(&transaction, Some(by), meta, Act::done("administration", "department created", "department").on(id)).await?;
+    audit::note(&transaction, Some(by), meta, Act::done("administration", "department created", "department").on(id))
+        .await?;
     let made = get(&transaction, by, id).await?;
     transaction.commit().await?;
     Ok(made)
@@ -273,5 +303,8 @@ pub async fn spend(queries: &impl Queries, by: &Caller) -> Result<Vec<Spend>, Fa
             &[&organization, &department, &user],
         )
         .await?;
-    Ok(rows.iter().map(|r| Spend { department: r.get(0), who: r.get(1), model: r.get(2), images: r.get(3), cents: r.get(4) }).collect())
+    Ok(rows
+        .iter()
+        .map(|r| Spend { department: r.get(0), who: r.get(1), model: r.get(2), images: r.get(3), cents: r.get(4) })
+        .collect())
 }

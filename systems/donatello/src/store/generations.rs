@@ -164,7 +164,13 @@ pub struct Filter {
 ///
 /// # Errors
 /// No database.
-pub async fn list(queries: &impl Queries, by: &Caller, filter: &Filter, page: i64, limit: i64) -> Result<(Vec<Generation>, i64), Fault> {
+pub async fn list(
+    queries: &impl Queries,
+    by: &Caller,
+    filter: &Filter,
+    page: i64,
+    limit: i64,
+) -> Result<(Vec<Generation>, i64), Fault> {
     let (organization, department, mut user) = by.circle();
     if filter.own {
         user = Some(by.user);
@@ -239,11 +245,15 @@ pub async fn remove(connection: &mut Connection, by: &Caller, meta: &Meta, id: U
     let what = if stopped == 1 {
         budget::lock(&transaction, department).await?;
         budget::release(&transaction, department, reserved).await?;
-        transaction.execute("UPDATE generations SET status = 'cancelled', reserved_aud = 0 WHERE id = $1", &[&id]).await?;
+        transaction
+            .execute("UPDATE generations SET status = 'cancelled', reserved_aud = 0 WHERE id = $1", &[&id])
+            .await?;
         event(&transaction, id, "cancelled", &json!({ "refunded_aud": aud(reserved) })).await?;
         "cancelled"
     } else {
-        transaction.execute("UPDATE generations SET is_deleted = true, deleted_at = now() WHERE id = $1", &[&id]).await?;
+        transaction
+            .execute("UPDATE generations SET is_deleted = true, deleted_at = now() WHERE id = $1", &[&id])
+            .await?;
         "deleted"
     };
     let action = if stopped == 1 { "generation cancelled" } else { "generation deleted" };

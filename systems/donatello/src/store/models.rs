@@ -21,7 +21,12 @@ const SELECT: &str = "SELECT m.id, m.provider_name, m.model_name, m.title, m.reg
     ORDER BY m.quality DESC, m.id";
 
 fn breaker(row: &Row, at: usize) -> Breaker {
-    Breaker { state: State::parse(row.get(at)), failures: row.get(at + 1), trials: row.get(at + 2), opened: row.get(at + 3) }
+    Breaker {
+        state: State::parse(row.get(at)),
+        failures: row.get(at + 1),
+        trials: row.get(at + 2),
+        opened: row.get(at + 3),
+    }
 }
 
 fn read(r: &Row) -> Model {
@@ -125,7 +130,13 @@ pub async fn ended(connection: &mut Connection, id: &str, success: bool, ms: i64
         .await?;
     transaction.commit().await?;
     if before.state != after.state {
-        tracing::warn!(event.name = "circuit-breaker", model = id, from = before.state.word(), to = after.state.word(), "a circuit breaker changed");
+        tracing::warn!(
+            event.name = "circuit-breaker",
+            model = id,
+            from = before.state.word(),
+            to = after.state.word(),
+            "a circuit breaker changed"
+        );
     }
     Ok(after.state)
 }
@@ -134,14 +145,22 @@ pub async fn ended(connection: &mut Connection, id: &str, success: bool, ms: i64
 ///
 /// # Errors
 /// There is no such model, or no database.
-pub async fn set_active(connection: &mut Connection, by: &Caller, meta: &Meta, id: &str, active: bool) -> Result<(), Fault> {
+pub async fn set_active(
+    connection: &mut Connection,
+    by: &Caller,
+    meta: &Meta,
+    id: &str,
+    active: bool,
+) -> Result<(), Fault> {
     let transaction = connection.begin().await?;
-    let changed = transaction.execute("UPDATE model_providers SET is_active = $2 WHERE id = $1", &[&id, &active]).await?;
+    let changed =
+        transaction.execute("UPDATE model_providers SET is_active = $2 WHERE id = $1", &[&id, &active]).await?;
     if changed == 0 {
         return Err(Fault::NotFound);
     }
     let told = serde_json::json!({ "model": id, "is_active": active });
-    audit::note(&transaction, Some(by), meta, Act::done("administration", "model switched", "model").with(told)).await?;
+    audit::note(&transaction, Some(by), meta, Act::done("administration", "model switched", "model").with(told))
+        .await?;
     transaction.commit().await?;
     Ok(())
 }

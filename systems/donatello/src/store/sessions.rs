@@ -38,7 +38,13 @@ pub async fn find(connection: &impl Queries, hash: &str) -> Result<Option<Caller
 ///
 /// # Errors
 /// The database does not answer.
-pub async fn begin(connection: &mut Connection, hash: &str, user: Uuid, device: &str, id_token: &str) -> Result<(), Error> {
+pub async fn begin(
+    connection: &mut Connection,
+    hash: &str,
+    user: Uuid,
+    device: &str,
+    id_token: &str,
+) -> Result<(), Error> {
     let transaction = connection.begin().await?;
     transaction.execute("SELECT 1 FROM users WHERE id = $1 FOR UPDATE", &[&user]).await?;
     transaction

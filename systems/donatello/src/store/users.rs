@@ -69,7 +69,9 @@ pub async fn sign_in(connection: &mut Connection, claims: &Claims) -> Result<Cal
     if email.len() < 3 {
         return Err(Fault::Forbidden("Your account has no e-mail address. Ask your administrator to add one."));
     }
-    let full = claims.name.clone().or_else(|| Some(format!("{} {}", claims.given_name.as_deref()?, claims.family_name.as_deref().unwrap_or_default())));
+    let full = claims.name.clone().or_else(|| {
+        Some(format!("{} {}", claims.given_name.as_deref()?, claims.family_name.as_deref().unwrap_or_default()))
+    });
     let name = cut(full.as_deref().unwrap_or_default(), 200);
     let name = if name.is_empty() { email.clone() } else { name };
     let group = Role::of_groups(&claims.groups)
@@ -113,7 +115,7 @@ pub async fn sign_in(connection: &mut Connection, claims: &Claims) -> Result<Cal
                     &[&claims.sub, &email, &name, &group.word(), &domain],
                 )
                 .await
-                .and_then(|row| Ok(row.map(|r| r.get(0)).unwrap_or_default()))
+                .map(|row| row.map(|r| r.get::<_, Uuid>(0)).unwrap_or_default())
         }
     };
     let taken = Fault::Forbidden("Another account already has your e-mail address. Ask your administrator.");
@@ -206,7 +208,15 @@ async fn place(queries: &impl Queries, by: &Caller, department: Uuid) -> Result<
 ///
 /// # Errors
 /// A field is not right, somebody has the address already, or it is outside the caller's circle.
-pub async fn create(connection: &mut Connection, by: &Caller, meta: &Meta, email: &str, name: &str, role: &str, department: Uuid) -> Result<User, Fault> {
+pub async fn create(
+    connection: &mut Connection,
+    by: &Caller,
+    meta: &Meta,
+    email: &str,
+    name: &str,
+    role: &str,
+    department: Uuid,
+) -> Result<User, Fault> {
     let mut errors = FieldErrors::default();
     let (email, name) = (email.trim(), name.trim());
     let at = email.split_once('@').is_some_and(|(a, b)| !a.is_empty() && b.contains('.') && !b.contains('@'));
@@ -248,7 +258,13 @@ pub async fn create(connection: &mut Connection, by: &Caller, meta: &Meta, email
 ///
 /// # Errors
 /// There is no such person in the caller's circle, it is oneself or somebody above, or the role is above the caller's.
-pub async fn change(connection: &mut Connection, by: &Caller, meta: &Meta, id: Uuid, change: &Change) -> Result<User, Fault> {
+pub async fn change(
+    connection: &mut Connection,
+    by: &Caller,
+    meta: &Meta,
+    id: Uuid,
+    change: &Change,
+) -> Result<User, Fault> {
     if by.user == id {
         return Err(Fault::Forbidden("You cannot do this to your own account."));
     }
@@ -264,7 +280,8 @@ pub async fn change(connection: &mut Connection, by: &Caller, meta: &Meta, id: U
     }
     if let Some(department) = change.department {
         let there = place(&transaction, by, department).await?;
-        let same = transaction.execute("SELECT 1 FROM users WHERE id = $1 AND organization_id = $2", &[&id, &there]).await?;
+        let same =
+            transaction.execute("SELECT 1 FROM users WHERE id = $1 AND organization_id = $2", &[&id, &there]).await?;
         if same == 0 {
             return Err(Fault::field("department_id", "The department is of another organisation."));
         }
@@ -286,7 +303,8 @@ pub async fn change(connection: &mut Connection, by: &Caller, meta: &Meta, id: U
             .await?;
     }
     let told = serde_json::json!({ "before": before.role, "role": role.map(Role::word), "department_id": change.department, "is_active": change.is_active });
-    audit::note(&transaction, Some(by), meta, Act::done("administration", "user changed", "user").on(id).with(told)).await?;
+    audit::note(&transaction, Some(by), meta, Act::done("administration", "user changed", "user").on(id).with(told))
+        .await?;
     let user = get(&transaction, by, id).await?;
     transaction.commit().await?;
     Ok(user)

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Work, WorkError, Worker};
 use crate::{
-    image::{self},
+    image,
     providers::{Ask, CallError, Drawn},
     queue::{self, Job, Step},
     store::models,
@@ -30,7 +30,8 @@ impl Worker {
             };
             if !models::may_call(&mut self.database.get().await?, &model).await? {
                 let connection = self.database.get().await?;
-                event(&connection, job.id, "skipped", &json!({ "model": model, "why": "its circuit breaker is open" })).await?;
+                event(&connection, job.id, "skipped", &json!({ "model": model, "why": "its circuit breaker is open" }))
+                    .await?;
                 (job.place, job.attempts) = (job.place + 1, 0);
                 self.keep(job, None).await?;
                 continue;
@@ -39,17 +40,24 @@ impl Worker {
             event(&self.database.get().await?, job.id, "calling", &detail).await?;
             self.at("calling")?;
             let started = Instant::now();
-            let drawn = match tokio::time::timeout(LONGEST, self.draw(job, work, &model)).await {
+            let drawn = match tokio::time::timeout(self.longest, self.draw(job, work, &model)).await {
                 Ok(drawn) => drawn?,
-                Err(_) => Err(CallError::Again { why: "it gave no image within 60 seconds".into(), after: None }),
+                Err(_) => Err(CallError::Again {
+                    why: format!("it gave no image within {} seconds", self.longest.as_secs_f64()),
+                    after: None,
+                }),
             };
             let size = work.wish.size();
             let drawn = match drawn {
                 Ok(drawn) => {
                     // Reading a whole image computes; it must not hold up other jobs.
-                    let judged = tokio::task::spawn_blocking(move || image::check(&drawn.bytes, size).map(|()| drawn)).await;
+                    let judged =
+                        tokio::task::spawn_blocking(move || image::check(&drawn.bytes, size).map(|()| drawn)).await;
                     let judged = judged.unwrap_or(Err(image::ImageError::Broken));
-                    judged.map_err(|error| CallError::Again { why: format!("what it sent is no usable image: {error}"), after: None })
+                    judged.map_err(|error| CallError::Again {
+                        why: format!("what it sent is no usable image: {error}"),
+                        after: None,
+                    })
                 }
                 Err(error) => Err(error),
             };
@@ -62,9 +70,8 @@ impl Worker {
                     return Ok(true);
                 }
                 Err(error) => {
-                    if !self.failed(job, work, &model, error).await? {
-                        return Ok(false);
-                    }
+                    self.failed(job, work, &model, error).await?;
+                    return Ok(false);
                 }
             }
         }
@@ -123,8 +130,8 @@ impl Worker {
         self.at("kept")
     }
 
-    /// What a failed call leads to. True when the next model is to be called at once.
-    async fn failed(&self, job: &mut Job, work: &Work, model: &str, error: CallError) -> Result<bool, WorkError> {
+    /// What a failed call leads to: another attempt later, another model, or the end.
+    async fn failed(&self, job: &mut Job, work: &Work, model: &str, error: CallError) -> Result<(), WorkError> {
         let why = error.to_string();
         tracing::warn!(event.name = "provider-failed", generation = %job.id, model, attempt = job.attempts + 1, why, "a provider failed");
         sdk::telemetry::metrics().add("provider_failures", 1, &[("model", model)]);
@@ -132,7 +139,7 @@ impl Worker {
         if let CallError::Refused(why) = &error {
             models::ended(&mut self.database.get().await?, model, true, 0).await?;
             self.give_up(job, work, &format!("the provider will not draw this prompt ({why})")).await?;
-            return Ok(false);
+            return Ok(());
         }
         models::ended(&mut self.database.get().await?, model, false, 0).await?;
         (job.attempts, job.retries) = (job.attempts + 1, job.retries + 1);
@@ -146,15 +153,16 @@ impl Worker {
         } else {
             (job.place, job.attempts) = (job.place + 1, 0);
             if job.model().is_none() {
-                self.give_up(job, work, &format!("every model that may be used has failed; the last said: {why}")).await?;
-                return Ok(false);
+                self.give_up(job, work, &format!("every model that may be used has failed; the last said: {why}"))
+                    .await?;
+                return Ok(());
             }
             self.waits.fallback
         };
         let next = job.model().unwrap_or_default();
         let detail = json!({ "model": model, "why": why, "next": next, "in_seconds": wait.as_secs_f64() });
-        event(&self.database.get().await?, job.id, if next == model { "failed-attempt" } else { "fallback" }, &detail).await?;
-        self.keep(job, Some(wait)).await?;
-        Ok(false)
+        event(&self.database.get().await?, job.id, if next == model { "failed-attempt" } else { "fallback" }, &detail)
+            .await?;
+        self.keep(job, Some(wait)).await
     }
 }

@@ -31,7 +31,7 @@ impl Worker {
             .execute(
                 "UPDATE generations g SET status = 'completed', image_url = $2, cost_aud = $3::bigint / 100.0, reserved_aud = 0,
                      generation_time_ms = $4, completed_at = now(), model_provider = m.provider_name, model_name = m.model_name,
-                     metadata = g.metadata || jsonb_build_object('model', m.id, 'is_ai', m.is_ai AND NOT $6, 'stand_in', $6)
+                     metadata = g.metadata || jsonb_build_object('model', m.id, 'is_ai', m.is_ai AND NOT $6::boolean, 'stand_in', $6::boolean)
                  FROM model_providers m WHERE g.id = $1 AND m.id = $5",
                 &[&job.id, &url, &cost, &job.call_ms, &model, &job.stand_in],
             )
@@ -44,11 +44,21 @@ impl Worker {
             .await?;
         let fallback = (job.place > 0).then_some(model);
         transaction
-            .execute("UPDATE generation_metadata SET fallback_model = $2, retry_count = $3 WHERE generation_id = $1", &[&job.id, &fallback, &job.retries])
+            .execute(
+                "UPDATE generation_metadata SET fallback_model = $2, retry_count = $3 WHERE generation_id = $1",
+                &[&job.id, &fallback, &job.retries],
+            )
             .await?;
-        event(&transaction, job.id, "completed", &json!({ "image_url": url, "cost_aud": aud(cost), "model": model })).await?;
+        event(&transaction, job.id, "completed", &json!({ "image_url": url, "cost_aud": aud(cost), "model": model }))
+            .await?;
         let told = json!({ "prompt": work.sealed, "model": model, "cost_aud": aud(cost), "generation_time_ms": job.call_ms, "image": hash });
-        audit::note_as(&transaction, &actor(work), &meta(job), Act::done("generation", "image generated", "generation").on(job.id).with(told)).await?;
+        audit::note_as(
+            &transaction,
+            &actor(work),
+            &meta(job),
+            Act::done("generation", "image generated", "generation").on(job.id).with(told),
+        )
+        .await?;
         self.at("settling")?;
         transaction.commit().await?;
         sdk::telemetry::metrics().add("generations", 1, &[("model", model), ("result", "completed")]);
@@ -66,7 +76,10 @@ impl Worker {
         budget::lock(&transaction, work.department).await?;
         budget::release(&transaction, work.department, work.reserved_cents).await?;
         transaction
-            .execute("UPDATE generations SET status = 'failed', reserved_aud = 0, error_message = $2 WHERE id = $1", &[&job.id, &why])
+            .execute(
+                "UPDATE generations SET status = 'failed', reserved_aud = 0, error_message = $2 WHERE id = $1",
+                &[&job.id, &why],
+            )
             .await?;
         event(&transaction, job.id, "failed", &json!({ "why": why, "refunded_aud": aud(work.reserved_cents) })).await?;
         let told = json!({ "prompt": work.sealed, "model": job.model(), "cost_aud": "0.00" });
@@ -74,7 +87,11 @@ impl Worker {
         audit::note_as(&transaction, &actor(work), &meta(job), act).await?;
         self.at("giving-up")?;
         transaction.commit().await?;
-        sdk::telemetry::metrics().add("generations", 1, &[("model", job.model().unwrap_or("none")), ("result", "failed")]);
+        sdk::telemetry::metrics().add(
+            "generations",
+            1,
+            &[("model", job.model().unwrap_or("none")), ("result", "failed")],
+        );
         Ok(())
     }
 }

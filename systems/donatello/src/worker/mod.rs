@@ -49,8 +49,6 @@ pub enum WorkError {
     Database(#[from] Error),
     #[error("the image store failed")]
     Images(#[from] ImagesError),
-    #[error("the prompt cannot be opened with PROMPT_KEY")]
-    Prompt,
     /// Another worker has the job now, or its person cancelled it. Nothing more is to be done.
     #[error("the job is held by somebody else")]
     Lost,
@@ -104,6 +102,8 @@ pub struct Worker {
     pub images: Images,
     pub providers: Arc<Providers>,
     pub lease: Duration,
+    /// A call takes no longer.
+    pub longest: Duration,
     pub waits: Waits,
     pub points: Arc<dyn Points>,
 }
@@ -130,6 +130,7 @@ impl Worker {
             providers: Arc::new(Providers::from_settings(settings)?),
             database,
             lease: LEASE,
+            longest: call::LONGEST,
             waits: Waits::DOCUMENT,
             points: Arc::new(Never),
         })
@@ -188,7 +189,10 @@ impl Worker {
     }
 
     async fn steps(&self, mut job: Job) -> Result<(), WorkError> {
-        let work = self.read(&job).await?;
+        let (work, opened) = self.read(&job).await?;
+        if !opened {
+            return self.give_up(&job, &work, "its prompt cannot be opened with this worker's key").await;
+        }
         if job.deaths > DEATHS {
             return self.give_up(&job, &work, "several workers ended while they were at it").await;
         }
@@ -201,7 +205,8 @@ impl Worker {
         self.settle(&job, &work).await
     }
 
-    async fn read(&self, job: &Job) -> Result<Work, WorkError> {
+    /// What is worked on, and whether its prompt could be opened.
+    async fn read(&self, job: &Job) -> Result<(Work, bool), WorkError> {
         let row = self
             .database
             .get()
@@ -215,15 +220,17 @@ impl Worker {
             .ok_or(WorkError::Lost)?;
         let sealed: String = row.get(3);
         let prompt = self.prompts.open(PROMPT, &sealed).ok().and_then(|p| String::from_utf8(p).ok());
-        Ok(Work {
+        let opened = prompt.is_some();
+        let work = Work {
             user: row.get(0),
             email: row.get(1),
             department: row.get(2),
-            prompt: prompt.ok_or(WorkError::Prompt)?,
+            prompt: prompt.unwrap_or_default(),
             sealed,
             wish: serde_json::from_value(row.get(4)).unwrap_or_default(),
             reserved_cents: row.get(5),
-        })
+        };
+        Ok((work, opened))
     }
 
     /// Ranks the models and keeps the reasons. False when the job waits or has ended.
@@ -242,12 +249,20 @@ impl Worker {
         let waits = choice.ranked.is_empty() && choice.dropped.iter().any(|d| d.rule == "circuit");
         if waits && job.age < PATIENCE {
             event(&connection, job.id, "waiting", &json!({ "why": "all circuit breakers are open" })).await?;
-            return if queue::keep(&connection, job, Some(self.waits.fallback)).await? { Ok(false) } else { Err(WorkError::Lost) };
+            return if queue::keep(&connection, job, Some(self.waits.fallback)).await? {
+                Ok(false)
+            } else {
+                Err(WorkError::Lost)
+            };
         }
         let Some(first) = choice.ranked.first() else {
             drop(connection);
-            let told: Vec<String> =
-                choice.dropped.iter().filter(|d| d.rule != "choice").map(|d| format!("{}: {}", d.title, d.why)).collect();
+            let told: Vec<String> = choice
+                .dropped
+                .iter()
+                .filter(|d| d.rule != "choice")
+                .map(|d| format!("{}: {}", d.title, d.why))
+                .collect();
             self.give_up(job, work, &format!("no model can take it any more ({})", told.join("; "))).await?;
             return Ok(false);
         };
@@ -266,9 +281,17 @@ impl Worker {
                 &[&job.id, &choice.prompt_complexity, &reasons],
             )
             .await?;
-        transaction.execute("UPDATE generations SET status = 'processing' WHERE id = $1 AND status = 'pending'", &[&job.id]).await?;
+        transaction
+            .execute("UPDATE generations SET status = 'processing' WHERE id = $1 AND status = 'pending'", &[&job.id])
+            .await?;
         event(&transaction, job.id, "started", &json!({})).await?;
-        event(&transaction, job.id, "chosen", &json!({ "model": first.title, "score": first.total, "of": choice.ranked.len() })).await?;
+        event(
+            &transaction,
+            job.id,
+            "chosen",
+            &json!({ "model": first.title, "score": first.total, "of": choice.ranked.len() }),
+        )
+        .await?;
         transaction.commit().await?;
         self.at("chosen")?;
         Ok(true)
