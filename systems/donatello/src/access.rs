@@ -149,7 +149,7 @@ async fn admit(app: &App, right: Right, mut request: Request, meta: &Meta) -> Re
 
 /// Records a refusal; that it could not be recorded is told in the log, and the refusal stands.
 async fn refuse(app: &App, caller: &Caller, meta: &Meta, act: Act<'_>) {
-    let noted = async { audit::note(&app.connection().await?, Some(caller), meta, act).await };
+    let noted = async { Ok::<_, Fault>(audit::note(&app.connection().await?, Some(caller), meta, act).await?) };
     if let Err(error) = noted.await {
         tracing::error!(%error, "a refusal could not be recorded");
     }

@@ -108,6 +108,8 @@ impl Default for Wish {
 pub const RESOLUTIONS: [&str; 3] = ["1024x1024", "1024x1792", "1792x1024"];
 pub const QUALITIES: [&str; 3] = ["low", "medium", "high"];
 pub const STYLES: [&str; 2] = ["vivid", "natural"];
+/// What a generation may be.
+pub const STATUSES: [&str; 5] = ["completed", "processing", "pending", "failed", "cancelled"];
 /// Characters of a prompt.
 pub const PROMPT: usize = 2000;
 

@@ -56,6 +56,30 @@ impl Default for Progress {
     }
 }
 
+impl Progress {
+    /// Waits until a generation has ended, and no longer than `most`.
+    pub async fn end_of(&self, app: &App, id: Uuid, most: Duration) {
+        let mut events = self.sender.subscribe();
+        let ended = async {
+            // What ended before anybody listened is only in the table.
+            let past = async { of(&app.database.get().await?, id).await };
+            if past.await.is_ok_and(|past| past.iter().any(Event::is_last)) {
+                return;
+            }
+            loop {
+                match events.recv().await {
+                    Ok(event) if event.generation == id && event.is_last() => return,
+                    // Who fell behind looks for themselves.
+                    Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        // That it did not end in time is what the caller finds when looking again.
+        let _ = tokio::time::timeout(most, ended).await;
+    }
+}
+
 fn read(row: &tokio_postgres::Row) -> Event {
     Event {
         generation: row.get(0),

@@ -1,5 +1,7 @@
 //! The API's handlers for everybody: prompts, generations, models.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::{Path, Query, State},
@@ -119,9 +121,29 @@ pub async fn generations(State(app): State<App>, caller: Caller, Query(asked): Q
     Ok(Json(json!({ "items": all, "pagination": pagination })))
 }
 
-pub async fn generation(State(app): State<App>, caller: Caller, Path(id): Path<Uuid>) -> Result<Json<Value>, Fault> {
+#[derive(serde::Deserialize)]
+pub struct Wait {
+    /// Seconds that the answer may wait for the generation's end.
+    #[serde(default)]
+    wait: u64,
+}
+
+/// Waits no longer than this: below the time that any request gets.
+const LONGEST_WAIT: u64 = 25;
+
+pub async fn generation(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    Query(asked): Query<Wait>,
+) -> Result<Json<Value>, Fault> {
+    // Nobody's id but the caller's own circle's is waited for.
+    let mut found = [generations::get(&app.connection().await?, &caller, id).await?];
+    if asked.wait > 0 && !found[0].ended() {
+        app.progress.end_of(&app, id, Duration::from_secs(asked.wait.min(LONGEST_WAIT))).await;
+        found = [generations::get(&app.connection().await?, &caller, id).await?];
+    }
     let connection = app.connection().await?;
-    let mut found = [generations::get(&connection, &caller, id).await?];
     generations::open(&app.prompts, &caller, &mut found);
     let events = crate::progress::of(&connection, id).await?;
     let mut value = serde_json::to_value(&found[0]).map_err(Fault::internal)?;
