@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sdk::{Settings, SettingsError, database::Queries, telemetry::metrics};
+use sdk::{Settings, SettingsError, telemetry::metrics};
 use tokio::net::TcpListener;
 
 use crate::{

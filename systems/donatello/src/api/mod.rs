@@ -67,7 +67,13 @@ pub fn operations() -> Vec<Operation> {
             &["page", "limit", "status", "model_provider"],
             200,
         ),
-        op(route("GET", "/api/v1/generations/{id}", User, h::generation), "One generation; `wait` is seconds to wait for its end", &[], &["wait"], 200),
+        op(
+            route("GET", "/api/v1/generations/{id}", User, h::generation),
+            "One generation; `wait` is seconds to wait for its end",
+            &[],
+            &["wait"],
+            200,
+        ),
         op(
             route("DELETE", "/api/v1/generations/{id}", User, h::remove),
             "Cancel or delete a generation",

@@ -4,14 +4,7 @@
 #[path = "../../../../crates/sdk/tests/sdk/support/mod.rs"]
 pub mod support;
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use donatello::{
@@ -274,10 +267,4 @@ impl Browser {
         self.cookies = cookies;
         self.get(back.location()).await
     }
-}
-
-/// A number that no other test of this process has.
-pub fn unique() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
