@@ -42,6 +42,8 @@ pub mod secret {
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
     /// The password with which the members of one database follow each other.
     pub const POSTGRES_REPLICATION: &str = "postgres-replication";
+    /// The public key by which a keeper knows tokens that open its database; no secret, but handed over with them.
+    pub const DATABASE_TOKENS: &str = "database-tokens";
 }
 
 /// `PUT /certificate` on a role's control socket: shown from the next handshake on, while connections stay.

@@ -35,6 +35,9 @@ pub struct PostgresConfig {
     /// Base backups and the archive of the log; None: none are kept. Needs the secret `backup-key`.
     #[serde(default)]
     pub backup: Option<BackupConfig>,
+    /// Roles may sign in by identity: the tenant whose tokens open them. Needs the secret `database-tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
 }
 
 /// `PUT /roles/{name}` on the control socket. The password is in the body, once.
@@ -55,6 +58,25 @@ impl RoleRequest {
         });
         Secret::new(body.to_string())
     }
+}
+
+/// `PUT /identity-roles` on the control socket: all roles that sign in by identity, and no others from then on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRoles {
+    pub roles: Vec<IdentityRole>,
+}
+
+/// A role that a token of its workload opens; it has no password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRole {
+    pub name: String,
+    /// Such as `service.web`.
+    pub workload: String,
+    /// The addresses from which it comes; empty: any.
+    #[serde(default)]
+    pub from: Vec<IpAddr>,
+    /// Its right in each database; none in any other.
+    pub rights: BTreeMap<String, Right>,
 }
 
 /// `PUT /admin-password` on the control socket: the administrator has another password from then on.
@@ -125,6 +147,15 @@ pub struct PostgresHealth {
 /// As every call: see [`WireError`]. 404 when the database does not exist, 400 for a name that is refused.
 pub async fn set_role(control: &Client, name: &str, request: &RoleRequest) -> Result<(), WireError> {
     control.send_secret("PUT", &format!("/roles/{name}"), &request.encode()).await
+}
+
+/// Makes the roles that sign in by identity, and removes those that are not among them. A standby only looks anew. May be
+/// repeated.
+///
+/// # Errors
+/// As every call: see [`WireError`]. 404 when a database does not exist, 400 for a name that is refused or where no identity is.
+pub async fn set_identity_roles(control: &Client, roles: &IdentityRoles) -> Result<(), WireError> {
+    control.put("/identity-roles", roles).await
 }
 
 /// Removes a role and ends its sessions. May be repeated.

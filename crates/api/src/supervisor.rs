@@ -299,7 +299,7 @@ pub struct Status {
 pub struct ResourceStatus {
     /// The workload, such as `service.web` or `service.web+2`.
     pub name: String,
-    /// `ready`, `starting`, `restarting`, `stopped`.
+    /// `ready`, `starting`, `restarting`, `stopped`; of a job `scheduled`, `running`, or `failed` if its last run did.
     pub state: String,
     /// Shim first, then the workload, then what it started.
     pub pids: Vec<u32>,

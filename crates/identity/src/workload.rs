@@ -1,6 +1,6 @@
 //! Tokens of workloads: `POST /workload/token`, answered as App Service's identity endpoint does.
 
-use api::{audit::Outcome, identity::WorkloadTokenRequest};
+use api::{audit::Outcome, database_token, identity::WorkloadTokenRequest};
 use aws_lc_rs::digest;
 use axum::{
     Extension, Json,
@@ -64,9 +64,11 @@ pub async fn token(
         return Ok(refuse(StatusCode::BAD_REQUEST, "invalid_resource", "The resource asked for cannot be one."));
     }
 
+    let for_database = resource.trim_end_matches('/') == database_token::AUDIENCE;
     let id = guid(settings.tenant, &request.workload);
     let now = app.now();
-    let expires = now + settings.workload_token_seconds;
+    let life = settings.workload_token_seconds;
+    let expires = now + if for_database { life.min(database_token::LIFE_SECONDS) } else { life };
     let uti = Uuid::new_v4().to_string();
     let (kind, name) = request.workload.split_once('.').unwrap_or(("workload", &request.workload));
     let claims = json!({
@@ -78,7 +80,13 @@ pub async fn token(
             settings.tenant, app.system, app.stamp
         ),
     });
-    let token = tokens::sign(&app.keys, tokens::Kind::Jwt, &claims)?;
+    let token = match for_database {
+        true => {
+            let signer = database_token::Signer::new(&app.root);
+            signer.sign(&settings.tenant.to_string(), &request.workload, now, expires).expose().to_owned()
+        }
+        false => tokens::sign(&app.keys, tokens::Kind::Jwt, &claims)?,
+    };
     let detail = [("uti", uti.into()), ("audience", resource.into()), ("expires", expires.into())];
     let object = format!("workloads/{}", request.workload);
     app.record(&request.workload, "token.mint", &object, Outcome::Ok, &detail).await?;

@@ -96,6 +96,9 @@ impl Kind {
                 | Self::Telemetry
                 | Self::Audit
                 | Self::Registry
+                | Self::External
+                | Self::Redis
+                | Self::Job
         )
     }
 }

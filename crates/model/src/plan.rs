@@ -53,6 +53,8 @@ pub enum Act {
     Await { workload: String },
     /// Makes the secrets of a vault that are not there yet, and the database roles they are for.
     Secrets { vault: ResourceId },
+    /// Makes the roles of a database that sign in by identity.
+    Roles { postgres: ResourceId },
     /// Runs a service's migration to its end.
     Migrate { service: ResourceId },
     /// Invites the first administrator.
@@ -86,6 +88,10 @@ pub fn workloads(id: &ResourceId, resource: &Resource) -> Vec<String> {
     match resource {
         Resource::Service(service) => numbered(service.scale.min.max(1)),
         Resource::Postgres(postgres) => numbered(postgres.members()),
+        // It runs at its times, not with the stamp.
+        Resource::Job(_) => Vec::new(),
+        // Where the real one is called, nothing of it runs here.
+        Resource::External(external) if external.stand_in.is_none() => Vec::new(),
         _ if resource.is_provided() => vec![id.to_string()],
         _ => Vec::new(),
     }
@@ -176,6 +182,11 @@ pub fn up(system: &System, observed: &Observed) -> Plan {
         }
         if let Some(act) = migration {
             last = vec![push(format!("migrate {id}"), act, last)];
+        }
+        if let Resource::Postgres(postgres) = resource
+            && postgres.takes_identities()
+        {
+            last = vec![push(format!("roles {id}"), Act::Roles { postgres: id.clone() }, last)];
         }
         if let Resource::Vault(vault) = resource {
             let mut needs = last.clone();

@@ -115,6 +115,7 @@ mod tests {
             backup: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             member: None,
+            tenant: None,
         }
     }
 

@@ -33,7 +33,7 @@ pub enum Error {
         #[source]
         source: tokio_postgres::Error,
     },
-    #[error("{kind} name '{name}' is refused: 1 to 40 of a-z, 0-9, _ and -, a letter first, and no reserved name")]
+    #[error("{kind} name '{name}' is refused: 1 to 52 of a-z, 0-9, _ and -, a letter first, and no reserved name")]
     Name { kind: &'static str, name: String },
     #[error("there is no database '{0}'")]
     NoDatabase(String),
@@ -77,6 +77,10 @@ pub enum Error {
     Tool { tool: &'static str, status: std::process::ExitStatus, text: String },
     #[error("the archiving of the log is behind: {0}")]
     Behind(String),
+    #[error("no role signs in by identity here: the keeper was given no tenant")]
+    NoIdentity,
+    #[error("nobody can judge sign-ins by identity: no socket on loopback")]
+    SignIn(#[source] std::io::Error),
     #[error("the control socket failed")]
     Control(#[source] std::io::Error),
 }

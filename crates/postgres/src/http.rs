@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{
     backup::BackupRequest,
     context::Renewal,
-    postgres::{AdminPassword, PostgresHealth, RoleRequest},
+    postgres::{AdminPassword, IdentityRoles, PostgresHealth, RoleRequest},
 };
 use axum::{
     Extension, Json, Router,
@@ -29,6 +29,7 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
         .route("/rebuild", post(rebuild))
         .route("/certificate", put(renew))
         .route("/roles/{name}", put(set_role).delete(remove_role))
+        .route("/identity-roles", put(set_identity_roles))
         .route("/databases/{name}", put(set_database))
         .route("/admin-password", put(change_admin_password))
         .route("/archive/{name}", post(archive))
@@ -89,6 +90,10 @@ async fn set_role(
         Ok((roles, admin)) => done(roles.set_role(admin, &name, &request).await),
         Err(error) => refusal(&error),
     }
+}
+
+async fn set_identity_roles(State(keeper): State<Arc<Keeper>>, Json(request): Json<IdentityRoles>) -> Response {
+    done(keeper.set_identity_roles(&request).await)
 }
 
 async fn remove_role(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>) -> Response {
@@ -172,7 +177,9 @@ fn done(result: Result<(), Error>) -> Response {
 
 fn refusal(error: &Error) -> Response {
     let (status, code) = match error {
-        Error::Name { .. } | Error::Password | Error::Certificate(_) => (StatusCode::BAD_REQUEST, "invalid"),
+        Error::Name { .. } | Error::Password | Error::Certificate(_) | Error::NoIdentity => {
+            (StatusCode::BAD_REQUEST, "invalid")
+        }
         Error::NotArchived(_) => (StatusCode::BAD_REQUEST, "invalid"),
         Error::NoDatabase(_) | Error::NoBackups | Error::NoSegment(_) => (StatusCode::NOT_FOUND, "not_found"),
         Error::OwnsObjects(_)

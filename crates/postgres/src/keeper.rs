@@ -13,7 +13,7 @@ use api::{
     Secret,
     context::Renewal,
     member::{Lead, Pulse},
-    postgres::PostgresStatus,
+    postgres::{IdentityRoles, PostgresStatus},
 };
 use service::Shutdown;
 use tokio::sync::{Notify, watch};
@@ -24,6 +24,7 @@ use crate::{
     admin::{Admin, SignIn},
     backups::{Backups, blocking},
     config::Checked,
+    identities::Identities,
     member::{Membership, Rebuild},
     postmaster::{self, Postmaster},
     replica,
@@ -73,6 +74,8 @@ pub(crate) struct Keeper {
     /// None: the only server of its database.
     member: Option<Membership>,
     backups: Option<Arc<Backups>>,
+    /// None: nobody signs in by identity.
+    identities: Option<Identities>,
     space: Space,
     state: watch::Sender<State>,
     pid: AtomicU32,
@@ -87,12 +90,14 @@ impl Keeper {
         password: Secret,
         member: Option<Membership>,
         backups: Option<Arc<Backups>>,
+        identities: Option<Identities>,
     ) -> Self {
         let admin = Arc::new(Admin::new(checked.config.socket_dir.clone(), checked.config.port, password));
         let data = checked.pgdata.parent().unwrap_or(Path::new("/"));
         Self {
             space: Space::of(data, &checked.conf),
             backups,
+            identities,
             checked,
             shown: Mutex::new(Renewal { cert, key }),
             renewed: Notify::new(),
@@ -254,9 +259,15 @@ impl Keeper {
     async fn serve_as_member(&self, server: &Postmaster, member: &Membership, word: Lead) -> Result<Lead, Error> {
         let mut word = word;
         if !member.leads(&word) || replica::is_standby(&self.checked.pgdata) {
-            self.answers().await;
+            // The one that it was to follow may be gone: then it never answers.
+            tokio::select! {
+                () = self.answers() => {}
+                () = member.rebuild_asked() => return Err(Error::NotReady("its data is fetched anew".into())),
+                news = member.turned_to_another(&word) => return Ok(news),
+            }
             if !member.leads(&word) {
                 replica::drop_slots(&self.admin).await?;
+                self.open_to_identities().await?;
                 self.say_ready();
                 word = tokio::select! {
                     word = replica::follow(&self.checked, member, &self.admin, server, word) => word,
@@ -417,9 +428,58 @@ impl Keeper {
         for database in &self.checked.config.databases {
             self.roles.set_database(&self.admin, database).await?;
         }
+        self.open_to_identities().await?;
         match &self.backups {
             Some(backups) => backups.restored(&self.admin).await,
             None => Ok(()),
+        }
+    }
+
+    /// Lets those in who sign in by identity, as the data says who they are; in force when it returns.
+    async fn open_to_identities(&self) -> Result<(), Error> {
+        let Some(identities) = &self.identities else { return Ok(()) };
+        let sql = || Error::sql("let identities sign in");
+        let client = self.admin.connect("postgres").await.map_err(sql())?;
+        identities.read(&client).await?;
+        let loaded = "SELECT pg_conf_load_time()::text";
+        let before: String = client.query_one(loaded, &[]).await.map_err(sql())?.get(0);
+        if !settings::write_access(&self.checked, Door::Password, &identities.lines().await?)? {
+            return Ok(());
+        }
+        client.execute("SELECT pg_reload_conf()", &[]).await.map_err(sql())?;
+        self.loaded_since(&before).await
+    }
+
+    /// Waits until connections carry a newer load of the configuration than `before`.
+    async fn loaded_since(&self, before: &str) -> Result<(), Error> {
+        let sql = || Error::sql("see that the access file is in force");
+        loop {
+            let client = self.admin.connect("postgres").await.map_err(sql())?;
+            let loaded = client.query_one("SELECT pg_conf_load_time()::text", &[]).await.map_err(sql())?;
+            if loaded.get::<_, String>(0) != before {
+                return Ok(());
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Makes the roles that sign in by identity; a standby gets them by the log, and looks at them.
+    pub async fn set_identity_roles(&self, request: &IdentityRoles) -> Result<(), Error> {
+        let (roles, admin) = self.roles()?;
+        if self.identities.is_none() {
+            return Err(Error::NoIdentity);
+        }
+        if !replica::is_standby(&self.checked.pgdata) {
+            roles.set_identities(admin, &request.roles).await?;
+        }
+        self.open_to_identities().await
+    }
+
+    /// Judges sign-ins by identity, for as long as it is polled.
+    pub async fn judge_identities(&self) -> Result<(), Error> {
+        match &self.identities {
+            Some(identities) => identities.judge().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -441,7 +501,7 @@ impl Keeper {
     /// The secret was changed since the password was set: opens the socket for a moment and sets it.
     async fn set_password(&self, server: &Postmaster) -> Result<Client, Error> {
         tracing::info!("the administrator's password is another; setting it");
-        settings::write_access(&self.checked, Door::Trust)?;
+        settings::write_access(&self.checked, Door::Trust, "")?;
         server.reload();
         loop {
             if let SignIn::Done(client) = self.admin.sign_in().await {
@@ -465,16 +525,10 @@ impl Keeper {
         }
         let loaded = "SELECT pg_conf_load_time()::text";
         let before: String = client.query_one(loaded, &[]).await.map_err(sql())?.get(0);
-        settings::write_access(&self.checked, Door::Password)?;
+        settings::write_access(&self.checked, Door::Password, "")?;
         server.reload();
         // A connection that was accepted after the reload carries its time.
-        loop {
-            let client = self.admin.connect("postgres").await.map_err(sql())?;
-            if client.query_one(loaded, &[]).await.map_err(sql())?.get::<_, String>(0) != before {
-                return Ok(());
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
+        self.loaded_since(&before).await
     }
 
     /// Whether the server takes queries now.

@@ -11,6 +11,7 @@ use tokio_postgres::{Client, error::SqlState};
 use crate::{
     Error,
     admin::{Admin, set_verifier},
+    identities::GROUP,
     name::{check, ident, literal},
     scram,
 };
@@ -18,7 +19,7 @@ use crate::{
 /// Serialises changes: two that make the same thing at once would hinder each other.
 #[derive(Default)]
 pub(crate) struct Roles {
-    changing: Mutex<()>,
+    pub(crate) changing: Mutex<()>,
 }
 
 fn group(database: &str, right: Right) -> String {
@@ -29,6 +30,9 @@ fn group(database: &str, right: Right) -> String {
     };
     format!("{database}:{suffix}")
 }
+
+/// What a role that signs in is, and is not.
+pub(crate) const ATTRIBUTES: &str = "LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
 
 const RIGHTS: [Right; 3] = [Right::Owner, Right::ReadWrite, Right::ReadOnly];
 
@@ -92,13 +96,12 @@ impl Roles {
         }
         let role = ident(name);
         // All attributes each time: a role that somebody gave more is put right.
-        let attributes = "LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS";
         let stored =
             client.query_opt("SELECT rolpassword FROM pg_authid WHERE rolname = $1", &[&name]).await.map_err(sql())?;
         match &stored {
             Some(row) => {
                 let stored: Option<String> = row.get(0);
-                client.batch_execute(&format!("ALTER ROLE {role} {attributes}")).await.map_err(sql())?;
+                client.batch_execute(&format!("ALTER ROLE {role} {ATTRIBUTES}")).await.map_err(sql())?;
                 if !stored.is_some_and(|s| scram::matches(&request.password, &s)) {
                     let verifier = scram::verifier(&request.password)?;
                     set_verifier(&mut client, &format!("ALTER ROLE {role}"), &verifier).await.map_err(sql())?;
@@ -107,32 +110,21 @@ impl Roles {
             }
             None => {
                 let verifier = scram::verifier(&request.password)?;
-                set_verifier(&mut client, &format!("CREATE ROLE {role} {attributes}"), &verifier)
+                set_verifier(&mut client, &format!("CREATE ROLE {role} {ATTRIBUTES}"), &verifier)
                     .await
                     .map_err(sql())?;
                 tracing::info!(role = name, "made a role");
             }
         }
+        let acts = can_bind(&client).await?;
+        let by_identity = signs_in_by_identity(&client, name).await?;
         let transaction = client.transaction().await.map_err(sql())?;
         let mut statements = String::new();
-        for right in RIGHTS {
-            let group = ident(&group(database, right));
-            statements.push_str(&match right == request.right {
-                true => format!("GRANT {group} TO {role}; "),
-                false => format!("REVOKE {group} FROM {role}; "),
-            });
+        if by_identity {
+            // It had no password before.
+            statements.push_str(&format!("REVOKE {} FROM {role}; COMMENT ON ROLE {role} IS NULL; ", ident(GROUP)));
         }
-        // An owner acts as the group from its first statement on, so that what it makes is the group's.
-        let database = ident(database);
-        statements.push_str(&match request.right {
-            Right::Owner => {
-                format!(
-                    "ALTER ROLE {role} IN DATABASE {database} SET role TO {}",
-                    literal(&group(&request.database, Right::Owner))
-                )
-            }
-            Right::ReadWrite | Right::ReadOnly => format!("ALTER ROLE {role} IN DATABASE {database} RESET role"),
-        });
+        statements.push_str(&rights(database, Some(request.right), &role, acts));
         transaction.batch_execute(&statements).await.map_err(sql())?;
         transaction.commit().await.map_err(sql())?;
         tracing::info!(role = name, database = request.database, right = ?request.right, "set a role's right");
@@ -168,12 +160,51 @@ impl Roles {
     }
 }
 
-async fn exists(client: &Client, database: &str) -> Result<bool, Error> {
+/// The statements that give a role its right on a database, and take others.
+///
+/// A role has what its group may do and cannot become it, where the server knows the difference (`binds`, since 16): only an
+/// owner does, from its first statement on, so that what it makes is the group's.
+pub(crate) fn rights(database: &str, right: Option<Right>, role: &str, binds: bool) -> String {
+    let mut statements = String::new();
+    for one in RIGHTS {
+        let group = ident(&group(database, one));
+        let how = match one {
+            _ if !binds => "",
+            Right::Owner => " WITH INHERIT TRUE, SET TRUE",
+            Right::ReadWrite | Right::ReadOnly => " WITH INHERIT TRUE, SET FALSE",
+        };
+        statements.push_str(&match Some(one) == right {
+            true => format!("GRANT {group} TO {role}{how}; "),
+            false => format!("REVOKE {group} FROM {role}; "),
+        });
+    }
+    let becomes = match right {
+        Some(Right::Owner) => format!("SET role TO {}", literal(&group(database, Right::Owner))),
+        _ => "RESET role".into(),
+    };
+    statements.push_str(&format!("ALTER ROLE {role} IN DATABASE {} {becomes}; ", ident(database)));
+    statements
+}
+
+/// Whether the server can have a member that may not become its group.
+pub(crate) async fn can_bind(client: &Client) -> Result<bool, Error> {
+    let sql = "SELECT current_setting('server_version_num')::int >= 160000";
+    Ok(client.query_one(sql, &[]).await.map_err(Error::sql("ask for the server's version"))?.get(0))
+}
+
+async fn signs_in_by_identity(client: &Client, name: &str) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member \
+               WHERE g.rolname = $1 AND m.rolname = $2";
+    let row = client.query_opt(sql, &[&GROUP, &name]).await;
+    Ok(row.map_err(Error::sql("look a role up"))?.is_some())
+}
+
+pub(crate) async fn exists(client: &Client, database: &str) -> Result<bool, Error> {
     let row = client.query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&database]).await;
     Ok(row.map_err(Error::sql("look a database up"))?.is_some())
 }
 
-async fn make_group(client: &Client, group: &str) -> Result<(), tokio_postgres::Error> {
+pub(crate) async fn make_group(client: &Client, group: &str) -> Result<(), tokio_postgres::Error> {
     if client.query_opt("SELECT 1 FROM pg_roles WHERE rolname = $1", &[&group]).await?.is_none() {
         client.batch_execute(&format!("CREATE ROLE {} NOLOGIN", ident(group))).await?;
     }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use api::{context::secret, postgres::PostgresConfig};
+use api::{context::secret, database_token::Verifier, postgres::PostgresConfig};
 use service::{Context, Limits, Shutdown};
 
-use crate::{Error, backups::Backups, config, http, keeper::Keeper, member::Membership};
+use crate::{Error, backups::Backups, config, http, identities::Identities, keeper::Keeper, member::Membership};
 
 /// Keeps one PostgreSQL until `context.shutdown` is asked for, then ends it and returns.
 ///
@@ -34,7 +34,15 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
         None => None,
     };
     let copied = backups.clone();
-    let keeper = Arc::new(Keeper::new(checked, cert, key, password, member, backups));
+    let identities = match &checked.config.tenant {
+        Some(tenant) => {
+            let verifier = Verifier::new(take(secret::DATABASE_TOKENS)?.expose(), tenant);
+            let verifier = verifier.ok_or_else(|| Error::Config("the key of identity's tokens is none".into()))?;
+            Some(Identities::new(verifier, context.clock.clone(), checked.config.address))
+        }
+        None => None,
+    };
+    let keeper = Arc::new(Keeper::new(checked, cert, key, password, member, backups, identities));
     let limits = Limits { connections: 32, body_bytes: 64 * 1024, ..Limits::default() };
     let shutdown = context.shutdown.clone();
     // It answers to the last: while the server ends, it still hands over its log.
@@ -50,6 +58,7 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
     tokio::select! {
         () = copying => Ok(()),
         () = keeper.watch_space() => Ok(()),
+        judged = keeper.judge_identities() => judged,
         // The drain of the control socket is not waited for: what it could still say, the end of this process says.
         () = keep_and_copy(&keeper, copied.as_ref(), &shutdown) => Ok(()),
         error = until_broken(answering, &shutdown) => Err(Error::Control(error)),

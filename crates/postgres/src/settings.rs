@@ -100,7 +100,8 @@ pub(crate) fn write(
     replace(&conf.join("postgresql.conf"), settings(checked, further).as_bytes())?;
     replace(&conf.join("pg_ident.conf"), b"")?;
     write_certificate(checked, cert, key)?;
-    write_access(checked, door)
+    // Who signs in by identity is known once the server can be asked.
+    write_access(checked, door, "").map(drop)
 }
 
 /// Writes certificate and key alone; the server reads them at SIGHUP, and keeps the old pair should they not fit.
@@ -109,9 +110,16 @@ pub(crate) fn write_certificate(checked: &Checked, cert: &Secret, key: &Secret) 
     replace(&checked.conf.join("server.key"), key.expose().as_bytes())
 }
 
-/// Writes the access file alone; the server reads it at SIGHUP.
-pub(crate) fn write_access(checked: &Checked, door: Door) -> Result<(), Error> {
-    replace(&checked.conf.join("pg_hba.conf"), access(door, checked.config.member.is_some()).as_bytes())
+/// Writes the access file alone; the server reads it at SIGHUP. `identities` are the lines of those who sign in by identity.
+/// Gives whether it says anything new.
+pub(crate) fn write_access(checked: &Checked, door: Door, identities: &str) -> Result<bool, Error> {
+    let path = checked.conf.join("pg_hba.conf");
+    let text = access(door, checked.config.member.is_some(), identities);
+    let news = fs::read_to_string(&path).ok().is_none_or(|known| known != text);
+    if news {
+        replace(&path, text.as_bytes())?;
+    }
+    Ok(news)
 }
 
 fn settings(checked: &Checked, further: &[(&str, String)]) -> String {
@@ -137,7 +145,7 @@ pub(crate) fn line(name: &str, value: &str) -> String {
 }
 
 /// First match wins, no match is a refusal.
-fn access(door: Door, members: bool) -> String {
+fn access(door: Door, members: bool, identities: &str) -> String {
     let local = match door {
         Door::Password => "scram-sha-256",
         Door::Trust => "trust",
@@ -160,7 +168,10 @@ fn access(door: Door, members: bool) -> String {
          {members}\
          hostssl   all replicator all reject\n\
          hostssl   all postgres  all reject\n\
-         hostssl   all all       all scram-sha-256\n"
+         {identities}\
+         hostssl   all +{} all reject\n\
+         hostssl   all all       all scram-sha-256\n",
+        crate::identities::GROUP
     )
 }
 
@@ -195,6 +206,7 @@ mod tests {
             backup: None,
             settings: settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             member: None,
+            tenant: None,
         };
         crate::config::check(config, "/data".into()).unwrap()
     }
@@ -210,13 +222,23 @@ mod tests {
 
     #[test]
     fn nobody_comes_in_without_tls_or_as_administrator() {
-        let text = access(Door::Password, true);
+        let text = access(Door::Password, true, "");
         let rules: Vec<Vec<&str>> = text.lines().skip(1).map(|l| l.split_whitespace().collect()).collect();
         assert!(rules.iter().all(|r| r[0] != "host"));
         assert!(rules.iter().filter(|r| r[0] == "hostnossl").all(|r| r.last() == Some(&"reject")));
         let first = rules.iter().find(|r| r[0] == "hostssl" && matches!(r[2], "postgres" | "all")).unwrap();
         assert_eq!((first[2], *first.last().unwrap()), ("postgres", "reject"));
         assert!(!text.contains("trust"));
+    }
+
+    #[test]
+    fn who_signs_in_by_identity_is_asked_for_no_password_of_the_servers_own() {
+        let lines = "hostssl   all \"cloud\" 10.0.1.4/32 radius radiusservers=\"127.0.0.1\"\n";
+        let text = access(Door::Password, false, lines);
+        let at = |what: &str| text.find(what).unwrap();
+        assert!(at("postgres  all reject") < at("\"cloud\""), "the administrator is refused whatever follows");
+        assert!(at("\"cloud\"") < at("+sign-in:identity all reject"), "from elsewhere such a role is refused");
+        assert!(at("+sign-in:identity all reject") < at("all all       all scram-sha-256"));
     }
 
     proptest! {

@@ -9,12 +9,14 @@
 //! - [`oidc`]: sign-in as a relying party (code flow, PKCE, ID tokens checked by the issuer's keys).
 //! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.
 //! - [`serve`]: HTTP on a listener of the application's, with an end that drops no request.
+//! - [`links`]: calls to and from services of other stamps, each side known to the other.
 //! - [`https`]: the small HTTPS client that the others use.
 //!
 //! It never opens a listener, never starts a process and never writes a file.
 
 pub mod database;
 pub mod https;
+pub mod links;
 pub mod migrations;
 pub mod oidc;
 pub mod seal;

@@ -20,7 +20,7 @@ use crate::{
     Error,
     authority::Authority,
     compose::Composed,
-    failover,
+    failover, identity_roles,
     journal::StampRow,
     layout::Layout,
     lead, network, people, place, ready,
@@ -41,6 +41,8 @@ pub struct Scene {
     pub authority: Authority,
     pub composed: Vec<Composed>,
     pub migrations: BTreeMap<ResourceId, Composed>,
+    /// As their next runs would be.
+    pub jobs: Vec<Composed>,
 }
 
 /// What is worth telling at the end.
@@ -179,6 +181,10 @@ async fn act(
         Act::Secrets { vault } => {
             let Some(Resource::Vault(declared)) = scene.system.resources.get(vault) else { return Ok(Done::default()) };
             let note = secrets::ensure(ground, &scene.layout, &scene.authority, &scene.system, vault, declared).await?;
+            Ok(Done { note, ..Done::default() })
+        }
+        Act::Roles { postgres } => {
+            let note = identity_roles::ensure(ground, &scene.layout, &scene.system, postgres).await?;
             Ok(Done { note, ..Done::default() })
         }
         Act::Migrate { service } => migrate(ground, scene, service, note).await,
@@ -358,6 +364,14 @@ pub fn ready(scene: &Scene) -> Result<Ready, Error> {
             _ => {}
         }
     }
+    let mut notes = notes(&scene.system);
+    for (id, resource) in &scene.system.resources {
+        if let Resource::External(model::resource::External { stand_in: None, url, .. }) = resource
+            && scene.layout.closed.is_some()
+        {
+            notes.push(format!("{id} has no stand-in, and a closed network has no way out yet: {url} is not reached"));
+        }
+    }
     Ok(Ready {
         system: scene.row.system.clone(),
         stamp: scene.row.stamp.clone(),
@@ -367,7 +381,7 @@ pub fn ready(scene: &Scene) -> Result<Ready, Error> {
         ca: scene.layout.ca(),
         admin_link: None,
         missing: Vec::new(),
-        notes: notes(&scene.system),
+        notes,
     })
 }
 

@@ -15,7 +15,7 @@ use api::{
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     registry::{Grant, RegistryConfig, RegistryRole, Tier},
-    shim::{FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
+    shim::{BORDER, FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
     telemetry::TelemetryConfig,
     vault::{Assignment, VaultConfig, VaultRole},
 };
@@ -32,9 +32,14 @@ use crate::{
     layout::{Layout, at},
 };
 
+mod job;
 mod postgres;
+mod redis;
 mod roles;
 mod service;
+mod stand_in;
+
+pub use stand_in::port as external_port;
 
 /// Who the supervisor is to the stamp's own roles.
 pub const OPERATOR: &str = "supervisor";
@@ -45,6 +50,8 @@ pub const ORIGINS: &str = "origins";
 /// The shim puts the workload's ingestion key in place of this text.
 const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
+/// The name of a role's own file.
+const ROLE_FILE: &str = "config.json";
 /// A role is ready in well under a second; one that is not by then will not be.
 const ROLE_WITHIN: Duration = Duration::from_secs(60);
 /// A standby is copied from its primary; what takes longer goes on by itself after `up` has said so.
@@ -60,6 +67,8 @@ pub struct Composed {
     pub shim: ShimConfig,
     /// The role's own file; None for a service.
     pub role: Option<Vec<u8>>,
+    /// What that file is called.
+    pub role_file: &'static str,
     /// In the workload's own network, if it has one.
     pub listeners: Vec<(String, SocketAddr)>,
     /// In the machine's network, for people: what a closed network lets in.
@@ -82,6 +91,8 @@ pub struct Composed {
     pub folders: Vec<PathBuf>,
     /// The size of a disk of its own, bytes; changed while it runs.
     pub volume: Option<u64>,
+    /// It makes sockets in a folder of its own.
+    pub sockets: bool,
 }
 
 /// How readiness is seen.
@@ -93,6 +104,8 @@ pub enum Ready {
     Http { at: SocketAddr, path: String },
     /// The port takes connections.
     Port(SocketAddr),
+    /// Redis answers PING.
+    Redis,
     /// The process runs.
     Running,
     /// It ended with success.
@@ -100,6 +113,29 @@ pub enum Ready {
 }
 
 impl Composed {
+    /// A program with nothing but what its shim is told; it is ready when it runs.
+    pub fn plain(workload: String, shim: ShimConfig) -> Self {
+        Self {
+            workload,
+            shim,
+            role: None,
+            role_file: ROLE_FILE,
+            listeners: Vec::new(),
+            doors: Vec::new(),
+            control: false,
+            keys: Vec::new(),
+            tls_names: Vec::new(),
+            limits: drivers::Limits::default(),
+            ready: Ready::Running,
+            start_within: ROLE_WITHIN,
+            reloads: false,
+            template: None,
+            folders: Vec::new(),
+            volume: None,
+            sockets: false,
+        }
+    }
+
     /// Digest of what needs a new process when it changes.
     pub fn digest(&self) -> String {
         let mut text = serde_json::to_string(&self.shim).unwrap_or_default();
@@ -178,6 +214,8 @@ impl Composer<'_> {
                 self.role(id, "registry", self.registry(id, registry)?, true, keys)
             }
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
+            Resource::Redis(redis) => self.redis(id, redis),
+            Resource::External(model::resource::External { stand_in: Some(part), .. }) => self.stand_in(id, part),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
     }
@@ -205,7 +243,7 @@ impl Composer<'_> {
     ) -> Result<Composed, Error> {
         let ip = self.layout.front(&workload)?;
         let mut shim = self.shim(&workload, id, &id.to_string())?;
-        let config_path = self.layout.place(&workload).join("config.json");
+        let config_path = self.layout.place(&workload).join(ROLE_FILE);
         shim.run = vec![
             self.stamp_binary.display().to_string(),
             "serve".into(),
@@ -269,8 +307,6 @@ impl Composer<'_> {
         let limits = self.system.resources.get(id).map(|r| self.limits(r)).unwrap_or_default();
         Ok(Composed {
             role: Some(serde_json::to_vec_pretty(&file).map_err(|e| Error::Fault(e.to_string()))?),
-            workload,
-            shim,
             listeners,
             doors,
             control: true,
@@ -278,12 +314,9 @@ impl Composer<'_> {
             tls_names,
             limits,
             ready: Ready::Control,
-            start_within: ROLE_WITHIN,
             // A clock is set once, at the start.
             reloads: reloads && self.clock_offset_ms == 0,
-            template: None,
-            folders: Vec::new(),
-            volume: None,
+            ..Composed::plain(workload, shim)
         })
     }
 
@@ -324,6 +357,7 @@ impl Composer<'_> {
             directory: place.join("data"),
             env,
             pass_secrets: Vec::new(),
+            link_keys: BTreeMap::new(),
             log_dir: place.join("log"),
             log_bytes: 10 * 1024 * 1024,
             log_files: 5,
@@ -338,6 +372,7 @@ impl Composer<'_> {
             hosts: self.layout.hosts(self.system)?,
             unresolved_as_text: false,
             front: None,
+            certificate: None,
         })
     }
 

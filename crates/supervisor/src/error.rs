@@ -51,6 +51,8 @@ pub enum Error {
     NoProgram { workload: String, program: String, looked: Vec<String> },
     #[error("no PostgreSQL engine of version {want} (or {accept}) is there for {workload}")]
     NoEngine { workload: String, want: u32, accept: String, looked: Vec<String> },
+    #[error("no Redis is there for {workload}")]
+    NoRedis { workload: String, looked: String },
     #[error("{resource} refused to {what}")]
     Role {
         resource: String,
@@ -99,7 +101,7 @@ impl Error {
             Self::KeepsEnding { .. } => "S0210",
             Self::Migration { .. } => "S0211",
             Self::NoProgram { .. } => "S0212",
-            Self::NoEngine { .. } => "S0213",
+            Self::NoEngine { .. } | Self::NoRedis { .. } => "S0213",
             Self::Role { .. } => "S0214",
             Self::SecretMissing { .. } => "S0215",
             Self::NoAddresses => "S0216",
@@ -137,6 +139,9 @@ impl Error {
                 format!("build it (`cargo build --workspace`), or put it in one of: {}", looked.join(", "))
             }
             Self::NoEngine { looked, .. } => format!("`./stampw up` brings engines; looked in: {}", looked.join(", ")),
+            Self::NoRedis { looked, .. } => {
+                format!("`engines/bring redis {looked}` brings one, and so does `./stampw up`")
+            }
             Self::SecretMissing { vault, name, system, stamp } => {
                 format!(
                     "set it: `stamp secret set systems/{system} --stamp {stamp} --vault {vault} {name}` (the value is read from standard input)"

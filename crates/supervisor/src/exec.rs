@@ -8,7 +8,7 @@ use model::{Kind, Resource, ResourceId};
 use crate::{
     Error,
     authority::Authority,
-    compose::{Composed, Ready},
+    compose::Composed,
     files,
     journal::StampRow,
     layout::Layout,
@@ -39,23 +39,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
     let config = layout.place(&workload).join(format!("exec-{}.json", uuid::Uuid::new_v4()));
     let text = serde_json::to_vec(&shim).map_err(|e| Error::Fault(e.to_string()))?;
     files::write(&config, &text, 0o600, user).map_err(Error::file("write", &config))?;
-    let composed = Composed {
-        workload: workload.clone(),
-        shim,
-        role: None,
-        listeners: Vec::new(),
-        doors: Vec::new(),
-        control: false,
-        keys: Vec::new(),
-        tls_names: Vec::new(),
-        limits: drivers::Limits::default(),
-        ready: Ready::Running,
-        start_within: std::time::Duration::ZERO,
-        reloads: false,
-        template: None,
-        folders: Vec::new(),
-        volume: None,
-    };
+    let composed = Composed::plain(workload.clone(), shim);
     let secrets = place::secrets(ground, &layout, &authority, &composed)?;
     let answer = serde_json::json!({
         "mark": layout.mark(&workload),

@@ -199,7 +199,7 @@ impl Layout {
     pub fn hosts(&self, system: &System) -> Result<BTreeMap<String, IpAddr>, Error> {
         let mut hosts = BTreeMap::new();
         for (id, resource) in &system.resources {
-            if !resource.is_provided() {
+            if model::plan::workloads(id, resource).is_empty() {
                 continue;
             }
             let address = self.address(id)?;
@@ -284,6 +284,7 @@ fn first_host(workload: &str) -> u8 {
         Ok(Kind::Telemetry) => 40,
         Ok(Kind::Audit) => 50,
         Ok(Kind::Postgres) => 60,
+        Ok(Kind::Redis) => 70,
         Ok(Kind::Registry) => 90,
         _ => 100,
     }

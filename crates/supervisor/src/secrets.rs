@@ -10,10 +10,13 @@ use api::{
 };
 use model::{
     Principal, Resource, ResourceId, System,
-    resource::{ConnectionFormat, DatabaseRight, SecretOrigin, Vault},
+    resource::{ConnectionFormat, DatabaseRight, SecretOrigin, SignIn, Vault},
 };
 
 use crate::{Error, authority::Authority, compose::OPERATOR, layout::Layout, place::ingest_key, stamp::Ground};
+
+/// The longest name of a role that a keeper takes.
+const LONGEST_ROLE: usize = 52;
 
 /// A client of a vault, with the operator's token.
 pub async fn vault_client(
@@ -174,6 +177,7 @@ impl Maker<'_> {
             SecretOrigin::ClientSecret { .. }
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
+            | SecretOrigin::Redis { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -193,9 +197,14 @@ impl Maker<'_> {
                 ))
             }
             SecretOrigin::Database { postgres, database, workload, format } => {
+                let role = password_role(system, postgres, workload, database);
+                if signs_in_by_identity(system, postgres, workload) {
+                    // It says where the database is, and opens nothing: the token of the workload does.
+                    return connection_string(layout, system, postgres, database, &role, None, *format).map(Some);
+                }
                 let password = Secret::random();
-                let role = database_access(ground, layout, system, postgres, workload, database, &password).await?;
-                connection_string(layout, system, postgres, database, &role, &password, *format)?
+                database_access(ground, layout, system, postgres, workload, database, &password).await?;
+                connection_string(layout, system, postgres, database, &role, Some(&password), *format)?
             }
             SecretOrigin::Ask => {
                 if is_used(system, id, name) {
@@ -211,11 +220,44 @@ impl Maker<'_> {
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
             }
-            SecretOrigin::Same { .. } | SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
+            SecretOrigin::Same { vault, secret } => return self.same(name, vault, secret, anew).await.map(Some),
+            SecretOrigin::Redis { redis, workload } => {
+                let user = workload.to_string();
+                let password = crate::redis::password(authority, redis, &user)?;
+                // The password is base64url: it needs no quoting.
+                let place = redis_place(layout, system, redis)?;
+                Secret::new(format!("rediss://{user}:{}@{place}/0", password.expose()))
+            }
+            SecretOrigin::Graph { .. } => {
                 return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
             }
         }))
     }
+}
+
+impl Maker<'_> {
+    /// The value that another vault of this stamp has: one secret for both ends of what they share.
+    async fn same(&self, name: &str, vault: &ResourceId, secret: &str, anew: bool) -> Result<Secret, Error> {
+        let Self { ground, layout, authority, system, .. } = *self;
+        if anew {
+            return Err(Error::Asked {
+                what: format!("{name} cannot be rotated alone: it is the same as {secret} of {vault}"),
+                hint: Some(format!("`stamp secret rotate {} {secret} --vault {}`", layout.system, vault.name)),
+            });
+        }
+        read(&vault_client(ground, layout, authority, system, vault).await?, vault, secret).await
+    }
+}
+
+/// Reads a secret.
+async fn read(client: &Client, vault: &ResourceId, name: &str) -> Result<Secret, Error> {
+    let path = format!("/secrets/{name}?api-version=7.4");
+    let bundle: api::vault::SecretBundle = client.get(&path).await.map_err(|source| Error::Role {
+        resource: vault.to_string(),
+        what: format!("read the secret {name}"),
+        source: Box::new(source),
+    })?;
+    bundle.value.ok_or_else(|| Error::Fault(format!("{vault} sent no value of {name}")))
 }
 
 /// The fact that keeps where a secret's value leads.
@@ -232,8 +274,17 @@ fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Opti
             layout.reach(postgres)?,
             database_port(layout, system, postgres)
         )),
+        SecretOrigin::Redis { redis, .. } => Some(redis_place(layout, system, redis)?),
         _ => None,
     })
+}
+
+/// `HOST:PORT` of a Redis server.
+fn redis_place(layout: &Layout, system: &System, redis: &ResourceId) -> Result<String, Error> {
+    let Some(Resource::Redis(declared)) = system.resources.get(redis) else {
+        return Err(Error::NotBuilt(format!("a connection to {redis} of another stamp")));
+    };
+    Ok(format!("{}:{}", layout.reach(redis)?, layout.port(declared.port)))
 }
 
 fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {
@@ -246,6 +297,7 @@ fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16
 /// Whether a service refers to the secret.
 fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
     system.services().any(|(_, service)| uses(service, vault, name))
+        || system.jobs().any(|(_, job)| job.env.values().any(|value| refers(value, vault, name)))
 }
 
 /// Whether a service, or its migration, refers to the secret.
@@ -288,8 +340,10 @@ fn random(bytes: u32) -> Secret {
 }
 
 /// The database role of a workload: `web`, `web_migrate`.
-fn database_role(workload: &Principal) -> String {
+pub fn database_role(workload: &Principal) -> String {
     let text = match workload {
+        // A service may be called the same.
+        Principal::Workload(id) if id.kind == model::Kind::Job => format!("job_{}", id.name),
         Principal::Workload(id) => id.name.clone(),
         Principal::Migrate(id) => format!("{}_migrate", id.name),
         Principal::Group(name) => format!("group_{name}"),
@@ -297,7 +351,31 @@ fn database_role(workload: &Principal) -> String {
     text.replace('-', "_")
 }
 
-/// Gives a workload its role in a database; the role's name.
+/// The role by which a workload signs in to a database with a password. A workload of several databases on one server has a
+/// role, and so a password, for each: a connection string opens one of them.
+fn password_role(system: &System, postgres: &ResourceId, workload: &Principal, database: &str) -> String {
+    let role = database_role(workload);
+    let Some(Resource::Postgres(declared)) = system.resources.get(postgres) else { return role };
+    let first = declared.access.iter().find(|access| access.to == *workload);
+    match first {
+        Some(first) if first.database != database && first.sign_in == SignIn::Password => {
+            let whole = format!("{role}_{}", database.replace('-', "_"));
+            match whole.len() {
+                ..=LONGEST_ROLE => whole,
+                _ => format!("{role:.40}_{:.8}", crate::files::digest(whole.as_bytes())),
+            }
+        }
+        _ => role,
+    }
+}
+
+/// Whether a workload is known to a database by its tokens.
+fn signs_in_by_identity(system: &System, postgres: &ResourceId, workload: &Principal) -> bool {
+    let Some(Resource::Postgres(declared)) = system.resources.get(postgres) else { return false };
+    declared.access.iter().any(|access| access.to == *workload && access.sign_in == SignIn::Identity)
+}
+
+/// Gives a workload its role in a database.
 async fn database_access(
     ground: &Ground,
     layout: &Layout,
@@ -306,22 +384,17 @@ async fn database_access(
     workload: &Principal,
     database: &str,
     password: &Secret,
-) -> Result<String, Error> {
-    let role = database_role(workload);
+) -> Result<(), Error> {
+    let role = password_role(system, postgres, workload, database);
     let Some(Resource::Postgres(declared)) = system.resources.get(postgres) else {
         return Err(Error::NotBuilt(format!("a connection to {postgres} of another stamp")));
     };
-    let right = declared.access.iter().find(|a| a.to == *workload && a.database == database).map(|a| a.right);
-    let right = right.ok_or_else(|| Error::Asked {
+    let access = declared.access.iter().find(|a| a.to == *workload && a.database == database);
+    let access = access.ok_or_else(|| Error::Asked {
         what: format!("{workload} has a connection string for {postgres} and no access to its database {database}"),
         hint: Some(format!("add {{ to = \"{workload}\", right = \"read-write\" }} to {postgres}'s access")),
     })?;
-    let right = match right {
-        DatabaseRight::Owner => Right::Owner,
-        DatabaseRight::ReadWrite => Right::ReadWrite,
-        DatabaseRight::ReadOnly => Right::ReadOnly,
-    };
-    let request = RoleRequest { database: database.into(), right, password: password.clone() };
+    let request = RoleRequest { database: database.into(), right: right(access.right), password: password.clone() };
     let client = crate::lead::control(ground, layout, postgres)?;
     client.send_secret::<serde_json::Value>("PUT", &format!("/roles/{role}"), &request.encode()).await.map_err(
         |source| Error::Role {
@@ -330,7 +403,16 @@ async fn database_access(
             source: Box::new(source),
         },
     )?;
-    Ok(role)
+    Ok(())
+}
+
+/// A declared right, as a keeper is told it.
+pub fn right(right: DatabaseRight) -> Right {
+    match right {
+        DatabaseRight::Owner => Right::Owner,
+        DatabaseRight::ReadWrite => Right::ReadWrite,
+        DatabaseRight::ReadOnly => Right::ReadOnly,
+    }
 }
 
 fn connection_string(
@@ -339,20 +421,21 @@ fn connection_string(
     postgres: &ResourceId,
     database: &str,
     role: &str,
-    password: &Secret,
+    password: Option<&Secret>,
     format: ConnectionFormat,
 ) -> Result<Secret, Error> {
     let host = layout.reach(postgres)?;
     let port = database_port(layout, system, postgres);
     let ca = layout.ca().display().to_string();
-    let password = password.expose();
     // Passwords are base64url: they need no quoting in either format.
+    let with = |before: &str| password.map(|p| format!("{before}{}", p.expose())).unwrap_or_default();
     Ok(Secret::new(match format {
         ConnectionFormat::Npgsql => format!(
-            "Host={host};Port={port};Database={database};Username={role};Password={password};SSL Mode=VerifyFull;Root Certificate={ca}"
+            "Host={host};Port={port};Database={database};Username={role}{};SSL Mode=VerifyFull;Root Certificate={ca}",
+            with(";Password=")
         ),
         ConnectionFormat::Url => {
-            format!("postgresql://{role}:{password}@{host}:{port}/{database}?sslmode=verify-full&sslrootcert={ca}")
+            format!("postgresql://{role}{}@{host}:{port}/{database}?sslmode=verify-full&sslrootcert={ca}", with(":"))
         }
     }))
 }

@@ -70,8 +70,13 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         }
         let stands = {
             let (ground, row, layout, name) = (ground.clone(), row.clone(), layout.clone(), one.workload.clone());
-            let ready = state == "ready";
-            blocking(move || network::trouble(&ground, &row, &layout, &name, ready)).await?
+            let (system, ready) = (system.clone(), state == "ready");
+            let look = move || {
+                let links = crate::border::trouble(&ground, &row, &system, &layout, &name)?;
+                let network = network::trouble(&ground, &row, &layout, &name, ready)?;
+                Ok(links.into_iter().chain(network).reduce(|one, other| format!("{one}; {other}")))
+            };
+            blocking(look).await?
         };
         if let Some(trouble) = stands {
             note = if note.is_empty() { trouble } else { format!("{trouble}; {note}") };
@@ -94,6 +99,23 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
             note,
             storage,
             member: members.get(&one.workload).cloned(),
+        });
+    }
+    for (name, state, note) in crate::jobs::states(ground, row)? {
+        let shim = ready::shim(&layout, &name).await;
+        let (pids, pss) = match &shim {
+            Some(_) => processes(ground, &layout, &name, shim.as_ref()).await,
+            None => (Vec::new(), 0),
+        };
+        resources.push(ResourceStatus {
+            address: layout.front(&name).map(|ip| ip.to_string()).unwrap_or_default(),
+            place: layout.closed.as_ref().and_then(|closed| closed.place(&name)),
+            name,
+            state: state.into(),
+            pids,
+            pss_bytes: pss,
+            note,
+            ..ResourceStatus::default()
         });
     }
     let busy = ground.stamp(&row.system, &row.stamp).current();

@@ -16,6 +16,7 @@ pub(crate) fn cross(r: &Reader<'_>, system: &System) {
     routes(r, system);
     references(r, system);
     secrets(r, system);
+    super::sign_in::check(r, system);
     policy(r, system);
     delegations(r, system);
 }

@@ -8,7 +8,7 @@ use crate::{
     id::{Kind, ResourceId},
     resource::{
         Backup, Blob, BlobAccess, Container, DatabaseAccess, DatabaseRight, Graph, GraphAccess, GraphRight,
-        HighAvailability, Postgres, Redis, Redundancy, Share, Standby, Storage, VersionWish, WhenLost,
+        HighAvailability, Postgres, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish, WhenLost,
     },
     suggest,
     unit::Bytes,
@@ -37,7 +37,13 @@ pub(crate) fn postgres(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Option<P
                 Some(name) => database(r, id, &databases, name)?,
                 None => databases.first()?.clone(),
             };
-            Some(DatabaseAccess { to: r.principal_at(item, "to")?, right: r.word(item, "right", &rights)?, database })
+            let ways = [("password", SignIn::Password), ("identity", SignIn::Identity)];
+            Some(DatabaseAccess {
+                to: r.principal_at(item, "to")?,
+                right: r.word(item, "right", &rights)?,
+                database,
+                sign_in: r.word(item, "sign_in", &ways).unwrap_or_default(),
+            })
         })
         .collect::<Vec<_>>();
     let twice =
@@ -95,13 +101,16 @@ fn databases(r: &Reader<'_>, node: &Node) -> Vec<String> {
         let Some(name) = r.filled(item) else { continue };
         let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'));
         if !plain
-            || !(1..=63).contains(&name.len())
+            || !name.starts_with(|c: char| c.is_ascii_lowercase())
+            || !(1..=52).contains(&name.len())
             || name.starts_with("pg_")
             || matches!(&*name, "postgres" | "template0" | "template1")
         {
             let fault =
                 Diagnostic::new(Code::S0108, item.span.clone(), format!("`{name}` cannot be the name of a database"));
-            r.fault(fault.note("such a name has 1 to 63 of a-z, 0-9, `-` and `_`, and is none of PostgreSQL's own"));
+            r.fault(fault.note(
+                "such a name has 1 to 52 of a-z, 0-9, `-` and `_`, a letter first, and is none of PostgreSQL's own",
+            ));
         } else if names.contains(&name) {
             r.fault(Diagnostic::new(
                 Code::S0121,
@@ -182,6 +191,8 @@ pub(crate) fn redis(r: &Reader<'_>, node: &Node) -> Redis {
         size: r.size(node),
         port: r.port(node, "port").unwrap_or(6379),
         memory: r.bytes(node, "memory").unwrap_or(Bytes(64 << 20)),
+        sync_always: r.word(node, "sync", &[("second", false), ("always", true)]).unwrap_or_default(),
+        evicts: r.word(node, "when_full", &[("refuse", false), ("evict", true)]).unwrap_or_default(),
         min,
         max,
         access: node.get("access").map_or(&[][..], Node::items).iter().filter_map(|item| r.principal(item)).collect(),

@@ -109,8 +109,7 @@ const BODY: &[Key] = &[
         "Resources of other stamps, used as if they were this one's: `SYSTEM/STAMP` or `SYSTEM/STAMP/RESOURCE`.",
     )
     .later(),
-    Key::new("links", Named(Names::Name, &Table(LINK)), "What crosses the border to another stamp of the system.")
-        .later(),
+    Key::new("links", Named(Names::Name, &Table(LINK)), "What crosses the border to another stamp of the system."),
 ];
 
 const POLICY: &[Key] = &[
@@ -359,6 +358,11 @@ const DATABASE_ACCESS: &[Key] = &[
     Key::new("to", Principal, "A workload, such as `service.web` or `service.web.migrate`.").required(),
     Key::new("right", OneOf(&["read-only", "read-write", "owner"]), "`owner` may change the schema.").required(),
     Key::new("database", Text, "Which database; the first if not given."),
+    Key::new(
+        "sign_in",
+        OneOf(&["password", "identity"]),
+        "By the password in its connection string, or by a token of its identity and no password; password if not given.",
+    ),
 ];
 
 const BACKUP: &[Key] = &[
@@ -387,10 +391,17 @@ const REDIS: &[Key] = &[
     Key::new("port", PORT, "Port; 6379 if not given."),
     Key::new("memory", Bytes, "Memory for data; 64MiB if not given."),
     Key::new(
+        "sync",
+        OneOf(&["second", "always"]),
+        "When a write is on disk: within a second, or before it is answered.",
+    ),
+    Key::new("when_full", OneOf(&["refuse", "evict"]), "At the end of its memory: writes are refused, or old keys go."),
+    Key::new(
         "scale",
         Table(&[Key::new("min", count(9), "Copies."), Key::new("max", count(9), "Most copies.")]),
         "How many copies run.",
-    ),
+    )
+    .later(),
     Key::new("access", List(&Principal), "Who may use it."),
 ];
 
@@ -578,11 +589,11 @@ const LINK: &[Key] = &[
     Key::new(
         "what",
         OneOf(&["replica", "copy", "call"]),
-        "`replica` follows and can take over, `copy` holds copies, `call` lets one call the other.",
+        "`replica` follows and can take over, `copy` holds copies, `call` lets a service call a service of the other: it has `LINK_NAME_URL`, `_CA` and `_KEY`, the other the key as `LINK_NAME_FROM_STAMP_KEY`. `replica` and `copy` are not carried out yet.",
     )
     .required(),
     Key::new("from", Raw, "A resource, of another stamp as `STAMP/RESOURCE`.").required(),
     Key::new("to", Raw, "A resource, of another stamp as `STAMP/RESOURCE`.").required(),
-    Key::new("carries", List(&Raw), "What a call may carry; not limited if not given."),
+    Key::new("carries", List(&Raw), "What a call may carry, told to both services (`_CARRIES`), who keep to it; not limited if not given."),
     Key::new("lag", Duration, "How far a copy may lag behind."),
 ];

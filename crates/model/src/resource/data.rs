@@ -38,6 +38,11 @@ impl Postgres {
         1 + u32::from(self.has_standby()) + self.read_replicas
     }
 
+    /// Whether anybody signs in by identity.
+    pub fn takes_identities(&self) -> bool {
+        self.access.iter().any(|access| access.sign_in == SignIn::Identity)
+    }
+
     pub fn has_standby(&self) -> bool {
         self.high_availability != HighAvailability::None
     }
@@ -96,6 +101,25 @@ pub struct DatabaseAccess {
     pub to: Principal,
     pub right: DatabaseRight,
     pub database: String,
+    #[serde(default, skip_serializing_if = "SignIn::is_password")]
+    pub sign_in: SignIn,
+}
+
+/// How a workload proves to a database who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignIn {
+    /// By the password in its connection string.
+    #[default]
+    Password,
+    /// By a token of its identity, given as the password; its role has none.
+    Identity,
+}
+
+impl SignIn {
+    fn is_password(&self) -> bool {
+        *self == Self::Password
+    }
 }
 
 /// What a database role may do.
@@ -165,7 +189,14 @@ pub struct Redis {
     pub subnet: Option<String>,
     pub size: Option<String>,
     pub port: u16,
+    /// The most that its data may take.
     pub memory: Bytes,
+    /// A write is on disk before it is answered; otherwise within a second.
+    #[serde(default)]
+    pub sync_always: bool,
+    /// At the most memory, what was used longest ago gives way; otherwise writes are refused.
+    #[serde(default)]
+    pub evicts: bool,
     /// Replicas and the most there may be.
     pub min: u32,
     pub max: u32,

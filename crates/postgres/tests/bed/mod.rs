@@ -105,6 +105,7 @@ impl Bed {
             databases: databases.iter().map(|d| (*d).to_owned()).collect(),
             settings: Default::default(),
             member: None,
+            tenant: None,
             backup: None,
         };
         Ok(Self { dir, config, secrets, ca_pem, keeper: None, offset_ms: 0 })

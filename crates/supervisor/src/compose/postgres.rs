@@ -41,6 +41,7 @@ impl Composer<'_> {
             socket_dir: self.layout.sockets.join(format!("{workload}.d")),
             databases: postgres.databases.clone(),
             settings,
+            tenant: postgres.takes_identities().then(|| self.layout.tenant.clone()),
         };
         // A restored server has the roles and the backups of its origin.
         let mut keys = vec![
@@ -51,6 +52,9 @@ impl Composer<'_> {
         if several {
             keys.push((secret::POSTGRES_REPLICATION, format!("postgres-replication/{}", id.name)));
         }
+        if config.tenant.is_some() {
+            keys.push((secret::DATABASE_TOKENS, "identity-root".into()));
+        }
         let template = (config.bin.clone(), config.template.clone());
         let restoring = config.backup.as_ref().is_some_and(|b| b.restore.is_some());
         let mut composed = self.role_as(id, workload.to_owned(), "postgres", config, false, keys)?;
@@ -60,6 +64,7 @@ impl Composer<'_> {
             composed.start_within = STANDBY_WITHIN;
         }
         composed.template = Some(template);
+        composed.sockets = true;
         composed.folders = folders;
         composed.volume = crate::storage::granted(self.journal, self.row, id, postgres.storage)?;
         composed.shim.keep_orphans = true;

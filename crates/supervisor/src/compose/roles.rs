@@ -112,7 +112,11 @@ impl Composer<'_> {
         }
     }
 
-    pub(super) fn registry(&self, id: &ResourceId, registry: &model::resource::Registry) -> Result<RegistryConfig, Error> {
+    pub(super) fn registry(
+        &self,
+        id: &ResourceId,
+        registry: &model::resource::Registry,
+    ) -> Result<RegistryConfig, Error> {
         let grants = registry.access.iter().map(|a| Grant {
             principal: a.to.to_string(),
             role: match a.role {
@@ -141,7 +145,11 @@ impl Composer<'_> {
         })
     }
 
-    pub(super) fn identity(&self, id: &ResourceId, identity: &model::resource::Identity) -> Result<IdentityConfig, Error> {
+    pub(super) fn identity(
+        &self,
+        id: &ResourceId,
+        identity: &model::resource::Identity,
+    ) -> Result<IdentityConfig, Error> {
         let edge = self.system.edge().map(|_| self.people_come_to()).transpose()?.unwrap_or_default();
         let mut clients: Vec<Client> = identity
             .clients
@@ -172,6 +180,7 @@ impl Composer<'_> {
                 workloads.insert(Principal::Migrate(service.clone()).to_string());
             }
         }
+        workloads.extend(self.system.jobs().map(|(job, _)| job.to_string()));
         Ok(IdentityConfig {
             issuer: self.layout.url(id)?,
             tenant: self.layout.tenant.clone(),

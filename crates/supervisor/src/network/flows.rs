@@ -42,6 +42,8 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             None => layout.port(port),
         }),
         Some(Resource::Postgres(postgres)) => Some(layout.port(postgres.port)),
+        Some(Resource::Redis(redis)) => Some(layout.port(redis.port)),
+        Some(Resource::External(external)) => Some(crate::compose::external_port(layout, external)),
         _ => Some(layout.https_port(id.kind)),
     };
     let first = |kind: Kind| system.resources.keys().find(|id| id.kind == kind);
@@ -59,6 +61,12 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             // Its identity endpoint signs in with the directory.
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
+        if let Resource::Job(job) = resource {
+            let named = job.env.values().flat_map(model::value::Value::resources);
+            targets.extend(named.filter(|id| id.kind == Kind::Edge).map(|edge| (edge.clone(), "reference")));
+            targets.extend(rights(system, id).into_iter().map(|to| (to, "access")));
+            targets.extend(identity.map(|to| (to.clone(), "identity")));
+        }
         if matches!(id.kind, Kind::Vault | Kind::Registry) {
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
@@ -70,6 +78,10 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
         // Servers of one database follow one another.
         if id.kind == Kind::Postgres && sources.len() > 1 {
             targets.push((id.clone(), "replication"));
+        }
+        if id.kind == Kind::Job {
+            // Its runs; between them nothing lives there.
+            sources.push(id.to_string());
         }
         if matches!(resource, Resource::Service(service) if service.migrate.is_some()) {
             sources.push(format!("{id}.migrate"));
@@ -97,6 +109,7 @@ fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
         Resource::Vault(vault) => vault.access.iter().any(|a| named(&a.to)),
         Resource::Registry(registry) => registry.access.iter().any(|a| named(&a.to)),
         Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),
+        Resource::Redis(redis) => redis.access.iter().any(named),
         _ => false,
     };
     system.resources.iter().filter(|(_, r)| given(r)).map(|(id, _)| id.clone()).collect()
