@@ -50,28 +50,100 @@ pub fn operations() -> Vec<Operation> {
     let op = |route, summary, takes, gives, query| Operation { route, summary, takes, gives, query };
     vec![
         op(route("GET", "/api/v1/me", Right::SignedIn, me), "Who is calling", None, "Me", &[]),
-        op(route("GET", "/api/v1/feed", Feed, feed), "Published forms, wards and the formulary: what an app needs to audit", None, "Feed", &[]),
-        op(route("POST", "/api/v1/media", Feed, upload), "Send a file; `kind` says what it is for", None, "Media", &["kind"]),
-        op(route("POST", "/api/v1/submissions", Feed, submit), "Submit an audit; sent again it is the same one", Some("NewSubmission"), "Taken", &[]),
+        op(
+            route("GET", "/api/v1/feed", Feed, feed),
+            "Published forms, wards and the formulary: what an app needs to audit",
+            None,
+            "Feed",
+            &[],
+        ),
+        op(
+            route("POST", "/api/v1/media", Feed, upload),
+            "Send a file; `kind` says what it is for",
+            None,
+            "Media",
+            &["kind"],
+        ),
+        op(
+            route("POST", "/api/v1/submissions", Feed, submit),
+            "Submit an audit; sent again it is the same one",
+            Some("NewSubmission"),
+            "Taken",
+            &[],
+        ),
         op(route("GET", "/api/v1/submissions", Feed, own), "The caller's newest submissions", None, "Lines", &[]),
         op(route("GET", "/api/v1/submissions/{id}", Staff, submission), "One submission", None, "Submission", &[]),
         op(route("GET", "/api/v1/forms", Staff, all_forms), "All forms", None, "Forms", &[]),
         op(route("POST", "/api/v1/forms", Admin, add_form), "Make a form", Some("NewForm"), "Made", &[]),
-        op(route("POST", "/api/v1/forms/{id}/questions", Admin, add_question), "Add a question to a form", Some("NewQuestion"), "Form", &[]),
-        op(route("GET", "/api/v1/dashboard", Staff, board), "Compliance by form, ward and week", None, "Board", &["from", "to", "form"]),
+        op(
+            route("POST", "/api/v1/forms/{id}/questions", Admin, add_question),
+            "Add a question to a form",
+            Some("NewQuestion"),
+            "Form",
+            &[],
+        ),
+        op(
+            route("GET", "/api/v1/dashboard", Staff, board),
+            "Compliance by form, ward and week",
+            None,
+            "Board",
+            &["from", "to", "form"],
+        ),
         op(route("GET", "/api/v1/qips", Staff, plans), "All improvement plans", None, "Qips", &[]),
         op(route("POST", "/api/v1/qips", Auditor, add_plan), "Make an improvement plan", Some("NewQip"), "Made", &[]),
-        op(route("POST", "/api/v1/qips/{id}/media", Staff, attach), "Put a file to a plan", Some("Attachment"), "Nothing", &[]),
-        op(route("POST", "/api/v1/reports", Admin, add_report), "Make a public report", Some("NewReport"), "Nothing", &[]),
+        op(
+            route("POST", "/api/v1/qips/{id}/media", Staff, attach),
+            "Put a file to a plan",
+            Some("Attachment"),
+            "Nothing",
+            &[],
+        ),
+        op(
+            route("POST", "/api/v1/reports", Admin, add_report),
+            "Make a public report",
+            Some("NewReport"),
+            "Nothing",
+            &[],
+        ),
         op(route("GET", "/api/v1/users", Admin, people), "All people of this region", None, "Users", &[]),
         op(route("POST", "/api/v1/users", Admin, add_person), "Add a person", Some("NewUser"), "User", &[]),
-        op(route("PUT", "/api/v1/users/{id}", Admin, change_person), "Change a person", Some("UserChange"), "User", &[]),
-        op(route("POST", "/api/v1/tokens", Staff, add_token), "Make a token for a program", Some("NewToken"), "Token", &[]),
+        op(
+            route("PUT", "/api/v1/users/{id}", Admin, change_person),
+            "Change a person",
+            Some("UserChange"),
+            "User",
+            &[],
+        ),
+        op(
+            route("POST", "/api/v1/tokens", Staff, add_token),
+            "Make a token for a program",
+            Some("NewToken"),
+            "Token",
+            &[],
+        ),
         op(route("GET", "/api/v1/jobs", Admin, jobs), "The newest jobs and how they ended", None, "Jobs", &[]),
         op(route("GET", "/api/v1/formulary", Feed, formulary), "The formulary", None, "Medicines", &[]),
-        op(route("POST", "/api/v1/maintenance", Admin, maintenance), "Run the maintenance now", None, "Maintained", &[]),
-        op(route("GET", "/api/v1/bi/compliance", Bi, compliance), "Figures for business intelligence, no person in them", None, "Board", &["from", "to", "form"]),
-        op(route("GET", "/api/v1/bi/qips", Bi, plan_counts), "Improvement plans by ward and status, counted", None, "Counts", &[]),
+        op(
+            route("POST", "/api/v1/maintenance", Admin, maintenance),
+            "Run the maintenance now",
+            None,
+            "Maintained",
+            &[],
+        ),
+        op(
+            route("GET", "/api/v1/bi/compliance", Bi, compliance),
+            "Figures for business intelligence, no person in them",
+            None,
+            "Board",
+            &["from", "to", "form"],
+        ),
+        op(
+            route("GET", "/api/v1/bi/qips", Bi, plan_counts),
+            "Improvement plans by ward and status, counted",
+            None,
+            "Counts",
+            &[],
+        ),
     ]
 }
 
@@ -88,7 +160,9 @@ fn value(of: impl serde::Serialize) -> Answer {
 }
 
 pub async fn me(State(app): State<App>, caller: Caller) -> Json<Value> {
-    Json(json!({ "id": caller.user, "name": caller.name, "email": caller.email, "roles": caller.roles, "region": *app.name, "csrfToken": caller.csrf }))
+    Json(
+        json!({ "id": caller.user, "name": caller.name, "email": caller.email, "roles": caller.roles, "region": *app.name, "csrfToken": caller.csrf }),
+    )
 }
 
 async fn feed(State(app): State<App>) -> Answer {
@@ -98,7 +172,9 @@ async fn feed(State(app): State<App>) -> Answer {
         *photo = app.media.signed(photo);
     }
     let formulary = pages::formulary::active(&connection).await?;
-    value(json!({ "region": *app.name, "forms": forms, "wards": forms::wards(&connection).await?, "formulary": formulary }))
+    value(
+        json!({ "region": *app.name, "forms": forms, "wards": forms::wards(&connection).await?, "formulary": formulary }),
+    )
 }
 
 #[derive(Deserialize)]
@@ -107,7 +183,12 @@ pub struct Kind {
     kind: String,
 }
 
-async fn upload(State(app): State<App>, caller: Caller, Query(kind): Query<Kind>, request: Request) -> Result<Response, Fault> {
+async fn upload(
+    State(app): State<App>,
+    caller: Caller,
+    Query(kind): Query<Kind>,
+    request: Request,
+) -> Result<Response, Fault> {
     let said = request.headers().get(header::CONTENT_TYPE).and_then(|h| h.to_str().ok()).unwrap_or_default().to_owned();
     let body = to_bytes(request.into_body(), media::LARGEST).await.map_err(|_| Fault::TooLarge)?;
     let sorted = media::sort(&kind.kind, &said, &body).map_err(|message| Fault::field("file", &message))?;
@@ -136,7 +217,9 @@ async fn submit(State(app): State<App>, caller: Caller, body: Bytes) -> Result<R
         Err(fault) => {
             if !fault.status().is_server_error() {
                 let detail = match &fault {
-                    Fault::Invalid(errors) => errors.0.iter().map(|(f, m)| format!("{f}: {m}")).collect::<Vec<_>>().join("; "),
+                    Fault::Invalid(errors) => {
+                        errors.0.iter().map(|(f, m)| format!("{f}: {m}")).collect::<Vec<_>>().join("; ")
+                    }
                     other => other.to_string(),
                 };
                 submissions::log(&connection, caller.user, &input.id.to_string(), "refused", &detail).await?;
@@ -205,10 +288,23 @@ fn one() -> i32 {
     1
 }
 
-async fn add_question(State(app): State<App>, caller: Caller, Path(id): Path<i64>, Json(new): Json<NewQuestion>) -> Result<Response, Fault> {
+async fn add_question(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    Json(new): Json<NewQuestion>,
+) -> Result<Response, Fault> {
     let q = forms::QuestionInput {
-        id: None, text: new.text, help: new.help, kind: new.kind, weight: new.weight, is_critical: new.is_critical, low: new.low,
-        high: new.high, choices: new.choices, photo: new.photo,
+        id: None,
+        text: new.text,
+        help: new.help,
+        kind: new.kind,
+        weight: new.weight,
+        is_critical: new.is_critical,
+        low: new.low,
+        high: new.high,
+        choices: new.choices,
+        photo: new.photo,
     };
     let mut connection = app.connection().await?;
     forms::put_question(&mut connection, caller.user, id, new.version, &q).await?;
@@ -236,7 +332,9 @@ async fn plan_counts(State(app): State<App>) -> Answer {
         count.0 += 1;
         count.1 += i64::from(qip.is_late);
     }
-    let told = counts.into_iter().map(|((ward, status), (plans, late))| json!({ "ward": ward, "status": status, "plans": plans, "late": late }));
+    let told = counts
+        .into_iter()
+        .map(|((ward, status), (plans, late))| json!({ "ward": ward, "status": status, "plans": plans, "late": late }));
     Ok(Json(items(told)))
 }
 
@@ -255,7 +353,12 @@ pub struct NewQip {
 async fn add_plan(State(app): State<App>, caller: Caller, Json(new): Json<NewQip>) -> Result<Response, Fault> {
     let due_on = new.due_on.as_deref().map(crate::domain::day).transpose().map_err(|m| Fault::field("dueOn", m))?;
     let input = qips::Input {
-        title: new.title, description: new.description, ward: new.ward, owner: new.owner_id, due_on, status: "plan".into(),
+        title: new.title,
+        description: new.description,
+        ward: new.ward,
+        owner: new.owner_id,
+        due_on,
+        status: "plan".into(),
         submission: new.submission_id,
     };
     let id = qips::create(&mut app.connection().await?, Some(caller.user), &app.url, &input).await?;
@@ -326,8 +429,16 @@ pub struct UserChange {
     is_active: bool,
 }
 
-async fn change_person(State(app): State<App>, caller: Caller, Path(id): Path<i64>, Json(new): Json<UserChange>) -> Answer {
-    value(users::change(&mut app.connection().await?, app.part, caller.user, id, &new.name, &new.roles, new.is_active).await?)
+async fn change_person(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    Json(new): Json<UserChange>,
+) -> Answer {
+    value(
+        users::change(&mut app.connection().await?, app.part, caller.user, id, &new.name, &new.roles, new.is_active)
+            .await?,
+    )
 }
 
 #[derive(Deserialize)]

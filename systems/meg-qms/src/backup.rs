@@ -77,7 +77,8 @@ pub async fn make(client: &mut Client, media: &Path, backups: &Path) -> Result<(
 
 async fn dump(client: &mut Client, folder: &Path) -> Result<BTreeMap<String, Table>> {
     // All tables as they are at one moment, and nothing can be changed by mistake.
-    let transaction = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?;
+    let transaction =
+        client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start().await?;
     let sql = "SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum) FROM pg_class c
                JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
                WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace GROUP BY 1 ORDER BY 1";

@@ -7,13 +7,15 @@ use axum::{
     response::{AppendHeaders, IntoResponse, Redirect, Response},
 };
 use http::{HeaderMap, header};
-use sdk::{oidc::{Callback, local_path}, seal};
+use sdk::{
+    oidc::{Callback, local_path},
+    seal,
+};
 
 use crate::{
     access::{Caller, Right, SESSION_COOKIE, SIGN_IN_COOKIE, cookie, roles, set_cookie},
     app::{App, CALLBACK},
     fault::Fault,
-    link::Links,
     pages::{self, Head, health, ok, sign_in},
     routes::{Route, route},
     store::{members, sessions},
@@ -33,7 +35,7 @@ pub fn routes() -> Vec<Route> {
         route("GET", "/members", Admin, list),
         route("GET", "/hand-down", SignedIn, hand_down),
         route("GET", "/link/self", Public, face),
-        // What comes here carries a signature of the region it is of.
+        // What comes here carries the key of a link, and a signature of the region it is of.
         route("POST", "/link/users", Public, take),
     ]
 }
@@ -46,7 +48,11 @@ pub async fn start(State(app): State<App>, Query(wanted): Query<sign_in::Wanted>
 }
 
 /// The browser comes back from the issuer: a session of an hour, of an address.
-async fn finish(State(app): State<App>, Query(callback): Query<Callback>, headers: HeaderMap) -> Result<Response, Fault> {
+async fn finish(
+    State(app): State<App>,
+    Query(callback): Query<Callback>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
     let pending = cookie(&headers, SIGN_IN_COOKIE).unwrap_or_default();
     let signed_in = app.oidc.finish(&app.sealer, &callback, pending).await?;
     let claims = &signed_in.claims;
@@ -62,7 +68,8 @@ async fn finish(State(app): State<App>, Query(callback): Query<Callback>, header
     let session = seal::random_text().map_err(Fault::internal)?;
     let token = app.sealer.seal(sign_in::ID_TOKEN, signed_in.id_token.as_bytes()).map_err(Fault::internal)?;
     let name = claims.name.clone().unwrap_or_else(|| email.clone());
-    members::begin(&connection, &members::key(&app.sealer, &session), &email, &name, &roles(&claims.groups), &token).await?;
+    members::begin(&connection, &members::key(&app.sealer, &session), &email, &name, &roles(&claims.groups), &token)
+        .await?;
     sdk::event!("signed-in", at = "centre");
     let cookies = AppendHeaders([
         (header::SET_COOKIE, set_cookie(SESSION_COOKIE, &session, 3600)),
@@ -132,23 +139,22 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Fault>
     ok(&MembersPage { members, head: Head::new("Who belongs where", &caller, "members") })
 }
 
-/// What this stamp says of itself.
-pub async fn face(State(app): State<App>) -> Result<Response, Fault> {
+const NOT: Fault = Fault::Forbidden("This is for stamps that have a link to this one.");
+
+/// What this stamp says of itself, to whoever has a link to it.
+pub async fn face(State(app): State<App>, headers: HeaderMap) -> Result<Response, Fault> {
+    app.links.caller(&headers).ok_or(NOT)?;
     Ok(axum::Json(app.links.face(&app.url).ok_or(Fault::NotFound)?).into_response())
 }
 
 /// A region says something of one of its people.
-async fn take(State(app): State<App>, body: Bytes) -> Result<Response, Fault> {
-    const NOT: Fault = Fault::Forbidden("This statement is not of a region that this stamp has a link to.");
+async fn take(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Fault> {
+    let region = app.links.caller(&headers).ok_or(NOT)?.to_owned();
     let text = std::str::from_utf8(&body).map_err(|_| Fault::Malformed("A statement is a signed text."))?;
-    let claimed = Links::claimed(text).map_err(|_| Fault::Malformed("A statement is a signed text."))?;
-    if !app.links.peers().contains(&claimed) {
-        return Err(NOT);
-    }
-    let face = app.links.peer(&claimed).await.map_err(|_| Fault::Away("The region's key cannot be read just now."))?;
+    let face = app.links.peer(&region).await.map_err(|_| Fault::Away("The region's key cannot be read just now."))?;
     let record = app.links.record(&face, text).map_err(|error| {
-        tracing::warn!(region = claimed, %error, "a statement is not acceptable");
-        NOT
+        tracing::warn!(region, %error, "a statement is not acceptable");
+        Fault::Forbidden("The statement is not acceptable.")
     })?;
     members::apply(&app.connection().await?, &record).await?;
     Ok(pages::nothing())

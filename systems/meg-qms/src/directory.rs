@@ -59,18 +59,22 @@ impl Directory {
         let Some(text) = settings.optional("MEG_DIRECTORY")? else { return Ok(None) };
         let url = Url::parse(text).map_err(|_| DirectoryError::Address)?;
         let host = url.host_str().ok_or(DirectoryError::Address)?;
-        let local = host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let local = host == "localhost"
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if url.scheme() != "ldaps" && !(url.scheme() == "ldap" && local) {
             return Err(DirectoryError::Address);
         }
-        let base = settings.required("MEG_DIRECTORY_BASE", "where people and groups are, such as dc=site,dc=example")?;
+        let base =
+            settings.required("MEG_DIRECTORY_BASE", "where people and groups are, such as dc=site,dc=example")?;
         let bind = settings.optional("MEG_DIRECTORY_BIND")?;
         let bind = bind.map_or_else(|| format!("uid={{name}},ou=people,{base}"), str::to_owned);
         if !bind.contains("{name}") {
             let expected = "a name to bind with that has {name} in it, such as uid={name},ou=people,dc=site,dc=example";
             return Err(SettingsError::Wrong { name: "MEG_DIRECTORY_BIND", expected }.into());
         }
-        let group = |variable, default: &str| Ok::<_, SettingsError>(settings.optional(variable)?.unwrap_or(default).to_owned());
+        let group = |variable, default: &str| {
+            Ok::<_, SettingsError>(settings.optional(variable)?.unwrap_or(default).to_owned())
+        };
         Ok(Some(Directory {
             url,
             base: base.to_owned(),
@@ -98,7 +102,8 @@ impl Directory {
         let settings = LdapConnSettings::new().set_conn_timeout(LIMIT).set_config(self.tls.clone());
         let connected = LdapConnAsync::from_url_with_settings(settings, &self.url);
         let connected = tokio::time::timeout(LIMIT, connected).await;
-        let (connection, mut ldap) = connected.map_err(|e| DirectoryError::Away(e.into()))?.map_err(DirectoryError::Away)?;
+        let (connection, mut ldap) =
+            connected.map_err(|e| DirectoryError::Away(e.into()))?.map_err(DirectoryError::Away)?;
         let driving = tokio::spawn(async move {
             if let Err(error) = connection.drive().await {
                 tracing::debug!(%error, "the connection to the directory ended");
@@ -134,7 +139,8 @@ impl Directory {
         // Directories that keep no memberOf: ask which groups name the person.
         let filter = format!("(member={})", ldap_escape(entry.dn.as_str()));
         for group in self.search(ldap, &filter, &["cn"]).await? {
-            groups.extend(group.attrs.into_iter().filter(|(key, _)| key.eq_ignore_ascii_case("cn")).flat_map(|(_, v)| v));
+            groups
+                .extend(group.attrs.into_iter().filter(|(key, _)| key.eq_ignore_ascii_case("cn")).flat_map(|(_, v)| v));
         }
         let pairs = self.groups.iter().zip(crate::domain::ROLES);
         let has = |group: &str| groups.iter().any(|g| g.eq_ignore_ascii_case(group));
@@ -146,7 +152,12 @@ impl Directory {
         })
     }
 
-    async fn search(&self, ldap: &mut ldap3::Ldap, filter: &str, attributes: &[&str]) -> Result<Vec<SearchEntry>, DirectoryError> {
+    async fn search(
+        &self,
+        ldap: &mut ldap3::Ldap,
+        filter: &str,
+        attributes: &[&str],
+    ) -> Result<Vec<SearchEntry>, DirectoryError> {
         let found = ldap.with_timeout(LIMIT).search(&self.base, Scope::Subtree, filter, attributes.to_vec()).await;
         let (entries, _) = found.and_then(ldap3::SearchResult::success).map_err(DirectoryError::Away)?;
         Ok(entries.into_iter().map(SearchEntry::construct).collect())

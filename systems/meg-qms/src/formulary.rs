@@ -3,11 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, pki_types::ServerName};
-use sdk::{Settings, SettingsError, Trust, TrustError, database::{Database, Queries}};
-use tokio::{io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt}, net::TcpStream};
+use sdk::{
+    Settings, SettingsError, Trust, TrustError,
+    database::{Database, Queries},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
 use url::Url;
 
-use crate::{fault::Fault, hl7::{self, Message}};
+use crate::{
+    fault::Fault,
+    hl7::{self, Message},
+};
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// The longest time between two attempts to connect.
@@ -79,7 +88,8 @@ impl Feed {
         let stream = stream.map_err(|_| FeedError::Timeout)??;
         let Some(tls) = &self.tls else { return exchange(stream, database).await };
         let name = ServerName::try_from(self.host.clone()).map_err(|_| FeedError::Address)?;
-        let shaken = tokio::time::timeout(LIMIT, tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream)).await;
+        let shaken =
+            tokio::time::timeout(LIMIT, tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream)).await;
         exchange(shaken.map_err(|_| FeedError::Timeout)??, database).await
     }
 }
@@ -90,7 +100,9 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, database: &Da
         while let Some((bytes, used)) = hl7::frame(&buffer).map_err(FeedError::Frame)? {
             buffer.drain(..used);
             let answer = take(database, &bytes).await?;
-            tokio::time::timeout(LIMIT, stream.write_all(&hl7::framed(&answer))).await.map_err(|_| FeedError::Timeout)??;
+            tokio::time::timeout(LIMIT, stream.write_all(&hl7::framed(&answer)))
+                .await
+                .map_err(|_| FeedError::Timeout)??;
             taken += 1;
         }
         let mut chunk = [0; 16 * 1024];

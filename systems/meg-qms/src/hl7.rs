@@ -143,7 +143,11 @@ pub fn feed(control: &str, at: &str, event: &str, medicines: &[Medicine]) -> Str
     for m in medicines {
         let event = if m.active { event } else { "MDC" };
         let (code, name) = (escaped(&m.code), escaped(&m.name));
-        text.push_str(&format!("MFE|{event}|{control}|{at}|{code}|CWE\rZFM|{code}|{name}|{}|{}\r", escaped(&m.strength), escaped(&m.form)));
+        text.push_str(&format!(
+            "MFE|{event}|{control}|{at}|{code}|CWE\rZFM|{code}|{name}|{}|{}\r",
+            escaped(&m.strength),
+            escaped(&m.form)
+        ));
     }
     text
 }
@@ -153,7 +157,13 @@ mod tests {
     use super::*;
 
     fn aspirin() -> Medicine {
-        Medicine { code: "A|1".into(), name: "Aspirin ^ & co".into(), strength: "100 mg".into(), form: "tablet".into(), active: true }
+        Medicine {
+            code: "A|1".into(),
+            name: "Aspirin ^ & co".into(),
+            strength: "100 mg".into(),
+            form: "tablet".into(),
+            active: true,
+        }
     }
 
     #[test]

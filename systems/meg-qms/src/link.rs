@@ -1,7 +1,8 @@
 //! What stamps say to one another: who they are, tickets that hand a sign-in down, and statements that carry user records up.
 //!
-//! Each stamp signs with an Ed25519 key of its own, derived from `LINK_KEY`; the others read its public half over the declared
-//! link, whose TLS names the stamp. A centre therefore cannot be played by a region, nor a region by another.
+//! Who calls is known by the link's key (`sdk::links`). What is handed on through a browser, or kept in an outbox, is signed as
+//! well: each stamp has an Ed25519 key of its own, derived from `LINK_KEY`, whose public half the others read over the link. So a
+//! region cannot play the centre, nor another region, and a link's key alone makes no ticket.
 
 pub mod sync;
 pub mod ticket;
@@ -18,8 +19,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use jsonwebtoken::{DecodingKey, EncodingKey};
 use sdk::{
-    Secret, Settings, SettingsError, Trust, TrustError,
-    https::{Client, HttpsError},
+    Secret, Settings, SettingsError,
+    links::{Callers, Link},
     seal::{SealError, Sealer},
 };
 use serde::{Deserialize, Serialize};
@@ -36,18 +37,14 @@ pub const CENTRE: &str = "centre";
 pub enum LinkError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("{0} is not a URL")]
-    Url(String),
     #[error("LINK_KEY cannot be used")]
     Key(#[from] SealError),
     #[error("no signing key can be made of LINK_KEY")]
     Signer,
-    #[error("the certificate authorities of the links cannot be used")]
-    Trust(#[from] TrustError),
-    #[error("this stamp has no link to {0}: declare it in [links], or set its LINK_..._URL")]
-    Undeclared(String),
+    #[error("this stamp has no link to {0}")]
+    Unknown(String),
     #[error("{peer} cannot be reached")]
-    Unreachable { peer: String, source: HttpsError },
+    Unreachable { peer: String, source: sdk::links::LinkError },
     #[error("{peer} answered {status}")]
     Status { peer: String, status: u16 },
     #[error("{0} answers, but not as a stamp of MEG QMS")]
@@ -69,7 +66,8 @@ pub struct Face {
 }
 
 struct Peer {
-    url: Url,
+    /// None while the platform gave no key: the other stamp was never up. This process is started anew when it was.
+    link: Option<Link>,
     known: Mutex<Option<(Instant, Face)>>,
 }
 
@@ -77,7 +75,7 @@ struct Inner {
     name: String,
     signer: Option<(EncodingKey, String)>,
     peers: BTreeMap<String, Peer>,
-    https: Client,
+    callers: Callers,
 }
 
 /// This stamp's key and the stamps it has links to. Cloning shares it.
@@ -87,36 +85,36 @@ pub struct Links {
 }
 
 impl Links {
-    /// Reads `LINK_KEY`, and of a centre `MEG_REGIONS` and `LINK_SIGN_IN_<REGION>_URL`, of a region `LINK_USERS_URL`.
+    /// Reads `LINK_KEY`, and of a centre `MEG_REGIONS` and its links `sign-in-REGION`, of a region its link `users`.
     ///
     /// # Errors
-    /// A variable is unusable. A link that is not there is told when it is used: a stamp starts before the others.
+    /// A variable is unusable. A link that is not there yet is told when it is used: a stamp starts before the others.
     pub fn from_settings(settings: &Settings, part: Part, name: &str) -> Result<Links, LinkError> {
-        let mut wanted: Vec<(String, &'static str)> = Vec::new();
-        match part {
-            Part::Alone => {}
-            Part::Region => wanted.push((CENTRE.to_owned(), "LINK_USERS_URL")),
+        let wanted: Vec<(String, String)> = match part {
+            Part::Alone => Vec::new(),
+            Part::Region => vec![(CENTRE.to_owned(), "users".to_owned())],
             Part::Centre => {
                 let regions = settings.required("MEG_REGIONS", "the regions' names with spaces between them")?;
-                for region in regions.split_whitespace() {
-                    let variable = format!("LINK_SIGN_IN_{}_URL", region.to_uppercase().replace('-', "_"));
-                    // A handful of names, once in the life of the process.
-                    wanted.push((region.to_owned(), String::leak(variable)));
-                }
+                regions.split_whitespace().map(|r| (r.to_owned(), format!("sign-in-{r}"))).collect()
             }
-        }
+        };
         let mut peers = BTreeMap::new();
-        for (peer, variable) in wanted {
-            let Some(text) = settings.optional(variable)? else { continue };
-            let url = Url::parse(text).map_err(|_| LinkError::Url(variable.to_owned()))?;
-            peers.insert(peer, Peer { url, known: Mutex::default() });
+        for (peer, link) in wanted {
+            let link = Link::from_settings(settings, &link);
+            let link = link.inspect_err(|error| tracing::warn!(peer, %error, "no link yet")).ok();
+            peers.insert(peer, Peer { link, known: Mutex::default() });
         }
         let signer = match part {
             Part::Alone => None,
             _ => Some(signer(&settings.secret("LINK_KEY", "at least 32 random characters of this stamp alone")?)?),
         };
-        let https = Client::new(&Trust::from_settings(settings, &["LINK_CERT_FILE"])?)?;
-        Ok(Links { inner: Arc::new(Inner { name: name.to_owned(), signer, peers, https }) })
+        let callers = Callers::from_settings(settings);
+        Ok(Links { inner: Arc::new(Inner { name: name.to_owned(), signer, peers, callers }) })
+    }
+
+    /// The stamp that calls over a link, by the link's key.
+    pub fn caller(&self, headers: &HeaderMap) -> Option<&str> {
+        self.inner.callers.who(headers).map(|caller| caller.stamp.as_str())
     }
 
     /// What this stamp says of itself.
@@ -135,7 +133,7 @@ impl Links {
     /// # Errors
     /// No link to it, or it has never been reached.
     pub async fn peer(&self, name: &str) -> Result<Face, LinkError> {
-        let peer = self.inner.peers.get(name).ok_or_else(|| LinkError::Undeclared(name.to_owned()))?;
+        let peer = self.inner.peers.get(name).ok_or_else(|| LinkError::Unknown(name.to_owned()))?;
         let known = peer.known.lock().ok().and_then(|k| k.clone());
         if let Some((_, face)) = known.as_ref().filter(|(at, _)| at.elapsed() < LIFE) {
             return Ok(face.clone());
@@ -156,7 +154,7 @@ impl Links {
     }
 
     async fn ask(&self, name: &str, peer: &Peer) -> Result<Face, LinkError> {
-        let body = self.send(name, Method::GET, "/link/self", Bytes::new(), &peer.url).await?;
+        let body = self.send(name, Method::GET, "/link/self", Bytes::new(), peer).await?;
         let face: Face = serde_json::from_slice(&body).map_err(|_| LinkError::Answer(name.to_owned()))?;
         let secure = Url::parse(&face.url).is_ok_and(|u| u.scheme() == "https" || u.host_str() == Some("127.0.0.1"));
         // A region's name is ours to know; a wrong one means that a link leads elsewhere.
@@ -166,11 +164,11 @@ impl Links {
         Ok(face)
     }
 
-    async fn send(&self, name: &str, method: Method, path: &str, body: Bytes, url: &Url) -> Result<Bytes, LinkError> {
-        let url = url.join(path).map_err(|_| LinkError::Url(name.to_owned()))?;
+    async fn send(&self, name: &str, method: Method, path: &str, body: Bytes, peer: &Peer) -> Result<Bytes, LinkError> {
+        let link = peer.link.as_ref().ok_or_else(|| LinkError::Unknown(name.to_owned()))?;
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/jwt"));
-        let answer = self.inner.https.send(method, &url, headers, body).await;
+        let answer = link.send(method, path, headers, body).await;
         let answer = answer.map_err(|source| LinkError::Unreachable { peer: name.to_owned(), source })?;
         if !answer.status.is_success() {
             return Err(LinkError::Status { peer: name.to_owned(), status: answer.status.as_u16() });
@@ -184,7 +182,12 @@ impl Links {
     }
 
     /// The claims of a statement that `from` signed for us.
-    fn verify<T: for<'de> Deserialize<'de> + Clone>(&self, from: &Face, audience: &str, text: &str) -> Result<T, LinkError> {
+    fn verify<T: for<'de> Deserialize<'de> + Clone>(
+        &self,
+        from: &Face,
+        audience: &str,
+        text: &str,
+    ) -> Result<T, LinkError> {
         let key = DecodingKey::from_ed_components(&from.key)?;
         let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::EdDSA);
         rules.set_audience(&[audience]);
@@ -214,9 +217,9 @@ pub(crate) mod tests {
     use super::*;
 
     pub fn links(name: &str, key: &str) -> Links {
-        let https = Client::new(&Trust::from_settings(&Settings::from_pairs::<&str, &str>([]), &[]).unwrap()).unwrap();
         let signer = Some(signer(&Secret::new(key)).unwrap());
-        Links { inner: Arc::new(Inner { name: name.to_owned(), signer, peers: BTreeMap::new(), https }) }
+        let (peers, callers) = (BTreeMap::new(), Callers::default());
+        Links { inner: Arc::new(Inner { name: name.to_owned(), signer, peers, callers }) }
     }
 
     #[test]

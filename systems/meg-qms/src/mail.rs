@@ -6,9 +6,15 @@ use std::time::Duration;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor,
     message::{Mailbox, header::ContentType},
-    transport::smtp::{authentication::Credentials, client::{Tls, TlsParameters}},
+    transport::smtp::{
+        authentication::Credentials,
+        client::{Tls, TlsParameters},
+    },
 };
-use sdk::{Settings, SettingsError, database::{Database, Queries}};
+use sdk::{
+    Settings, SettingsError,
+    database::{Database, Queries},
+};
 use url::Url;
 
 use crate::fault::Fault;
@@ -22,7 +28,9 @@ const ATTEMPTS: i32 = 60;
 pub enum MailError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("MEG_MAIL is not an smtps:// or smtp:// address (smtp:// without STARTTLS is taken for loopback addresses only)")]
+    #[error(
+        "MEG_MAIL is not an smtps:// or smtp:// address (smtp:// without STARTTLS is taken for loopback addresses only)"
+    )]
     Address,
     #[error("MEG_MAIL_FROM is not an e-mail address")]
     From,

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use meg_qms::{app::Part, backup, maintain, media_server, migrations, scheduler, serve, stand_in, statics, worker};
 use sdk::Settings;
 
-const USAGE: &str = "usage: meg-qms cms | worker | scheduler | static | media | migrate | maintain | back-up | restore FOLDER
+const USAGE: &str =
+    "usage: meg-qms cms | worker | scheduler | static | media | migrate | maintain | back-up | restore FOLDER
        meg-qms stand-in directory | rhapsody | mail
 settings are environment variables, see README.md";
 

@@ -1,8 +1,14 @@
 //! `meg-qms maintain`: deletes old submission logs and makes the first revision of what has none. Repeatable.
 
-use sdk::{Settings, SettingsError, database::{Database, Queries}};
+use sdk::{
+    Settings, SettingsError,
+    database::{Database, Queries},
+};
 
-use crate::{fault::Fault, store::{forms, qips}};
+use crate::{
+    fault::Fault,
+    store::{forms, qips},
+};
 
 /// What a run did.
 #[derive(Debug, PartialEq, Eq)]

@@ -23,8 +23,7 @@ pub const LARGEST: usize = 16 << 20;
 const HOUR: u64 = 3600;
 
 /// What is kept, by what it is for.
-pub const KINDS: [&str; 6] =
-    ["question-photos", "audit-photos", "audit-audio", "qip-photos", "qip-audio", "documents"];
+pub const KINDS: [&str; 6] = ["question-photos", "audit-photos", "audit-audio", "qip-photos", "qip-audio", "documents"];
 
 /// Sorts of content: extension, type, and how its bytes begin.
 const SORTS: [(&str, &str, fn(&[u8]) -> bool); 9] = [
@@ -57,7 +56,8 @@ pub struct Sorted {
 /// # Errors
 /// A sentence for the person: too large, of another sort than it says, or of none that is taken for this kind.
 pub fn sort(kind: &str, said: &str, bytes: &[u8]) -> Result<Sorted, String> {
-    let kind = KINDS.iter().find(|k| **k == kind).ok_or_else(|| format!("The kind is one of: {}.", KINDS.join(", ")))?;
+    let kind =
+        KINDS.iter().find(|k| **k == kind).ok_or_else(|| format!("The kind is one of: {}.", KINDS.join(", ")))?;
     let (family, most) = match *kind {
         "documents" => ("application/", DOCUMENT),
         "audit-audio" | "qip-audio" => ("audio/", AUDIO),
@@ -152,7 +152,8 @@ impl Shelf {
     /// # Errors
     /// The share is not there, full or not ours to write.
     pub async fn keep(&self, address: &str, bytes: Vec<u8>) -> std::io::Result<()> {
-        let path = self.path(address).ok_or_else(|| std::io::Error::other("there is no share for files (MOUNT_MEDIA)"))?;
+        let path =
+            self.path(address).ok_or_else(|| std::io::Error::other("there is no share for files (MOUNT_MEDIA)"))?;
         tokio::task::spawn_blocking(move || write(&path, &bytes)).await.map_err(std::io::Error::other)?
     }
 
@@ -206,8 +207,10 @@ mod tests {
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
 
     fn shelf(folder: &Path) -> Shelf {
-        let settings =
-            Settings::from_pairs([("MOUNT_MEDIA", folder.to_str().unwrap()), ("MEDIA_KEY", "thirty-two characters for the media key")]);
+        let settings = Settings::from_pairs([
+            ("MOUNT_MEDIA", folder.to_str().unwrap()),
+            ("MEDIA_KEY", "thirty-two characters for the media key"),
+        ]);
         Shelf::required(&settings).unwrap()
     }
 

@@ -12,7 +12,11 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use sdk::Settings;
 
-use crate::{media::{Shelf, content_type}, serve::ServeError, statics};
+use crate::{
+    media::{Shelf, content_type},
+    serve::ServeError,
+    statics,
+};
 
 #[derive(serde::Deserialize)]
 struct Proof {
@@ -43,7 +47,8 @@ async fn serve(
         return StatusCode::NOT_FOUND.into_response();
     };
     if !shelf.opens(&address, proof.until, &proof.signature) {
-        return (StatusCode::FORBIDDEN, "This address has ended or was changed. Open the page with it again.").into_response();
+        return (StatusCode::FORBIDDEN, "This address has ended or was changed. Open the page with it again.")
+            .into_response();
     }
     // At most 16 MiB: what is read is what was taken.
     let Ok(bytes) = tokio::fs::read(path).await else { return StatusCode::NOT_FOUND.into_response() };
@@ -58,7 +63,8 @@ async fn serve(
     match range {
         None | Some(None) => (fixed, bytes).into_response(),
         Some(Some(Err(()))) => {
-            (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, format!("bytes */{}", bytes.len()))]).into_response()
+            (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, format!("bytes */{}", bytes.len()))])
+                .into_response()
         }
         Some(Some(Ok((from, to)))) => {
             let said = [(header::CONTENT_RANGE, format!("bytes {from}-{to}/{}", bytes.len()))];

@@ -7,7 +7,10 @@ use sdk::database::{Database, Queries};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{fault::Fault, redis::{Redis, RedisError}};
+use crate::{
+    fault::Fault,
+    redis::{Redis, RedisError},
+};
 
 /// Jobs that wait, and those that a worker has in hand.
 pub const WAITING: &str = "meg:jobs";

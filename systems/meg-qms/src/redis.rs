@@ -26,7 +26,9 @@ const KEPT: usize = 4;
 pub enum RedisError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    #[error("the address of redis cannot be read: it is rediss://USER:PASSWORD@HOST:PORT/0 (redis:// for loopback only)")]
+    #[error(
+        "the address of redis cannot be read: it is rediss://USER:PASSWORD@HOST:PORT/0 (redis:// for loopback only)"
+    )]
     Address,
     #[error("the certificate authority of redis cannot be used")]
     Trust(#[from] TrustError),
@@ -290,9 +292,16 @@ mod tests {
         assert_eq!(parsed(b":7\r\n").await.unwrap(), Value::Number(7));
         assert_eq!(parsed(b"$-1\r\n").await.unwrap(), Value::Nil);
         assert_eq!(parsed(b"$3\r\na\r\n\r\n").await.unwrap(), Value::Text(b"a\r\n".to_vec()));
-        assert_eq!(parsed(b"*2\r\n:1\r\n*0\r\n").await.unwrap(), Value::List(vec![Value::Number(1), Value::List(vec![])]));
+        assert_eq!(
+            parsed(b"*2\r\n:1\r\n*0\r\n").await.unwrap(),
+            Value::List(vec![Value::Number(1), Value::List(vec![])])
+        );
         assert!(matches!(parsed(b"-NOPERM no\r\n").await, Err(RedisError::Refused(text)) if text == "NOPERM no"));
-        assert!(parsed(b"$99999999999\r\n").await.is_err() && parsed(b"").await.is_err() && parsed(b"$5\r\nab").await.is_err());
+        assert!(
+            parsed(b"$99999999999\r\n").await.is_err()
+                && parsed(b"").await.is_err()
+                && parsed(b"$5\r\nab").await.is_err()
+        );
     }
 
     #[test]

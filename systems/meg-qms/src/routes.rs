@@ -15,8 +15,9 @@ use crate::{
     access::{self, Right},
     api,
     app::{App, Part},
+    centre,
     fault::{self, Fault},
-    centre, pages,
+    pages,
 };
 
 /// One route.

@@ -6,7 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sdk::{Settings, SettingsError};
 use uuid::Uuid;
 
-use crate::{queue::{self, Job}, redis::{Redis, RedisError}, serve::asked};
+use crate::{
+    queue::{self, Job},
+    redis::{Redis, RedisError},
+    serve::asked,
+};
 
 /// Name, period and place in the period, in seconds.
 pub const PERIODIC: [(&str, u64, u64); 3] = [

@@ -8,9 +8,15 @@ pub mod rhapsody;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use rustls::{ServerConfig, pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject}};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use sdk::Settings;
-use tokio::{io::{AsyncRead, AsyncWrite}, net::TcpListener};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::serve::{address, asked};

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{Router, response::{IntoResponse, Response}, routing::get};
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use http::{StatusCode, header};
 use sdk::Settings;
 use tokio::net::TcpListener;

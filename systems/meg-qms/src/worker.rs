@@ -73,7 +73,8 @@ impl Worker {
         let id: Uuid = subject.parse().map_err(|_| Fault::Malformed("The job names no submission."))?;
         let mut connection = self.database.get().await?;
         let submission = submissions::get(&connection, id).await?;
-        let files: Vec<&String> = submission.media.iter().chain(submission.answers.iter().flat_map(|a| &a.media)).collect();
+        let files: Vec<&String> =
+            submission.media.iter().chain(submission.answers.iter().flat_map(|a| &a.media)).collect();
         for address in &files {
             let path = self.shelf.path(address).ok_or(Fault::Away("The share with the files is not there."))?;
             let bytes = tokio::fs::read(path).await.map_err(Fault::internal)?;
@@ -87,11 +88,20 @@ impl Worker {
         if submission.line.critical > 0 {
             let known = connection.first(r#"SELECT 1 FROM "Qips" WHERE "SubmissionId" = $1"#, &[&id]).await?;
             if known.is_none() {
-                let failed: Vec<String> = submission.answers.iter().filter(|a| a.is_critical && a.passed == Some(false))
-                    .map(|a| format!("- {} ({})", a.question, a.value)).collect();
+                let failed: Vec<String> = submission
+                    .answers
+                    .iter()
+                    .filter(|a| a.is_critical && a.passed == Some(false))
+                    .map(|a| format!("- {} ({})", a.question, a.value))
+                    .collect();
                 let input = qips::Input {
                     title: format!("{}: critical failure", submission.line.form).chars().take(150).collect(),
-                    description: format!("Found on {} in {}:\n{}", submission.line.audited_on, submission.line.ward, failed.join("\n")),
+                    description: format!(
+                        "Found on {} in {}:\n{}",
+                        submission.line.audited_on,
+                        submission.line.ward,
+                        failed.join("\n")
+                    ),
                     ward: submission.ward_code.clone(),
                     owner: None,
                     due_on: jiff::Zoned::now().date().checked_add(14.days()).ok(),
@@ -108,7 +118,8 @@ impl Worker {
 
     async fn tell_auditors(&self, input: &qips::Input, qip: i64) -> Result<(), Fault> {
         let connection = self.database.get().await?;
-        let sql = r#"SELECT "Email" FROM "Users" WHERE "IsActive" AND 'auditor' = ANY ("Roles") ORDER BY "Id" LIMIT 20"#;
+        let sql =
+            r#"SELECT "Email" FROM "Users" WHERE "IsActive" AND 'auditor' = ANY ("Roles") ORDER BY "Id" LIMIT 20"#;
         for row in connection.query(sql, &[]).await? {
             let text = format!("{}\r\n\r\n{}/qips/{qip}\r\n", input.description.replace('\n', "\r\n"), self.url);
             mail::note(&connection, row.get(0), &input.title, &text, Some(qip)).await?;
@@ -120,7 +131,8 @@ impl Worker {
         let again = queue::sweep(&self.database, &self.redis).await?;
         let connection = self.database.get().await?;
         let ended = connection.execute(sessions::EXPIRE, &[]).await?;
-        let old = r#"DELETE FROM "Jobs" WHERE "Status" IN ('done', 'failed') AND "EndedAt" < now() - interval '7 days'"#;
+        let old =
+            r#"DELETE FROM "Jobs" WHERE "Status" IN ('done', 'failed') AND "EndedAt" < now() - interval '7 days'"#;
         let forgotten = connection.execute(old, &[]).await?;
         Ok(format!("{again} jobs queued again, {ended} sessions ended, {forgotten} old jobs forgotten"))
     }

@@ -36,7 +36,8 @@ fn described(operation: &Operation) -> Value {
     }
     for name in operation.query {
         let required = *name == "kind";
-        let schema = if required { json!({ "type": "string", "enum": media::KINDS }) } else { json!({ "type": "string" }) };
+        let schema =
+            if required { json!({ "type": "string", "enum": media::KINDS }) } else { json!({ "type": "string" }) };
         parameters.push(json!({ "name": name, "in": "query", "required": required, "schema": schema }));
     }
     let status = if operation.route.method == "POST" { "201" } else { "200" };
@@ -60,8 +61,21 @@ fn described(operation: &Operation) -> Value {
         out["requestBody"] = json!({ "required": true, "content": content(body) });
     }
     if operation.route.path == "/api/v1/media" {
-        let types = ["image/jpeg", "image/png", "image/webp", "audio/ogg", "audio/mpeg", "audio/mp4", "audio/webm", "audio/wav", "application/pdf"];
-        let bodies: Map<String, Value> = types.iter().map(|t| ((*t).to_owned(), json!({ "schema": { "type": "string", "format": "binary" } }))).collect();
+        let types = [
+            "image/jpeg",
+            "image/png",
+            "image/webp",
+            "audio/ogg",
+            "audio/mpeg",
+            "audio/mp4",
+            "audio/webm",
+            "audio/wav",
+            "application/pdf",
+        ];
+        let bodies: Map<String, Value> = types
+            .iter()
+            .map(|t| ((*t).to_owned(), json!({ "schema": { "type": "string", "format": "binary" } })))
+            .collect();
         out["requestBody"] = json!({ "required": true, "content": bodies });
     }
     out
@@ -73,7 +87,8 @@ fn object(required: &[&str], properties: Value) -> Value {
 
 fn schemas() -> Value {
     let text = |most: u32| json!({ "type": "string", "maxLength": most });
-    let (whole, flag, day) = (json!({ "type": "integer" }), json!({ "type": "boolean" }), json!({ "type": "string", "format": "date" }));
+    let (whole, flag, day) =
+        (json!({ "type": "integer" }), json!({ "type": "boolean" }), json!({ "type": "string", "format": "date" }));
     let addresses = json!({ "type": "array", "items": { "type": "string", "description": "The address that sending the file was answered with." } });
     let kinds: Vec<&str> = domain::Kind::ALL.iter().map(|(_, word, _)| *word).collect();
     let question = json!({ "text": text(500), "help": text(500), "kind": { "type": "string", "enum": kinds }, "weight": whole, "isCritical": flag,
@@ -84,12 +99,19 @@ fn schemas() -> Value {
     asked["position"] = whole.clone();
     let mut new_question = question;
     new_question["version"] = whole.clone();
-    let form = object(&["id", "title", "version", "questions"], json!({ "id": whole, "title": text(150), "description": text(1000),
-        "isPublished": flag, "version": whole, "questions": { "type": "array", "items": object(&["id", "text", "kind"], asked) } }));
-    let answer = object(&["questionId"], json!({ "questionId": whole, "value": text(1000), "note": text(1000), "media": addresses }));
+    let form = object(
+        &["id", "title", "version", "questions"],
+        json!({ "id": whole, "title": text(150), "description": text(1000),
+        "isPublished": flag, "version": whole, "questions": { "type": "array", "items": object(&["id", "text", "kind"], asked) } }),
+    );
+    let answer = object(
+        &["questionId"],
+        json!({ "questionId": whole, "value": text(1000), "note": text(1000), "media": addresses }),
+    );
     let roles = json!({ "type": "array", "items": { "type": "string", "enum": domain::ROLES } });
     let anything = json!({ "type": "object" });
-    let list = json!({ "type": "object", "properties": { "items": { "type": "array", "items": { "type": "object" } } } });
+    let list =
+        json!({ "type": "object", "properties": { "items": { "type": "array", "items": { "type": "object" } } } });
     json!({
         "Me": object(&["id", "name", "email", "roles", "region", "csrfToken"], json!({ "id": whole, "name": text(200), "email": text(254), "roles": roles, "region": text(30), "csrfToken": text(100) })),
         "Form": form, "NewForm": object(&["title"], json!({ "title": text(150), "description": text(1000), "isPublished": flag })),

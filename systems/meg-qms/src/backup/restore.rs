@@ -19,7 +19,12 @@ pub async fn run(settings: &Settings, folder: &Path) -> Result<()> {
     let share = mount(settings, "MOUNT_MEDIA", "the folder of the share `media`")?;
     let mut client = sdk::database::connect_alone(settings, "MIGRATIONS_CONNECTION").await?;
     let manifest = restore(&mut client, folder, &share).await?;
-    tracing::info!(made_at = manifest.made_at, tables = manifest.tables.len(), files = manifest.media.len(), "restored");
+    tracing::info!(
+        made_at = manifest.made_at,
+        tables = manifest.tables.len(),
+        files = manifest.media.len(),
+        "restored"
+    );
     Ok(())
 }
 
@@ -40,7 +45,8 @@ pub async fn restore(client: &mut Client, folder: &Path, share: &Path) -> Result
     let kept = folder.parent().context("no folder")?.join("media");
     for (address, sha256) in &manifest.media {
         ensure!(media::is_address(address), "`{address}` is no address");
-        let bytes = std::fs::read(kept.join(address)).with_context(|| format!("the file {address} is not in the backups"))?;
+        let bytes =
+            std::fs::read(kept.join(address)).with_context(|| format!("the file {address} is not in the backups"))?;
         ensure!(media::sha256(&bytes) == *sha256, "the file {address} was changed");
         write(&share.join(address), &bytes)?;
     }
@@ -62,7 +68,8 @@ pub async fn restore(client: &mut Client, folder: &Path, share: &Path) -> Result
     }
     transaction.batch_execute(&format!("TRUNCATE {}", names.join(", "))).await?;
     for (name, table, content) in contents {
-        let known = "SELECT count(*) = $2 FROM information_schema.columns WHERE table_name = $1 AND column_name = ANY ($3)";
+        let known =
+            "SELECT count(*) = $2 FROM information_schema.columns WHERE table_name = $1 AND column_name = ANY ($3)";
         let count = i64::try_from(table.columns.len())?;
         let same: bool = transaction.query_one(known, &[name, &count, &table.columns]).await?.get(0);
         ensure!(same, "{name} has other columns by now");

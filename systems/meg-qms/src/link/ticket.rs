@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn a_ticket_opens_one_region_in_one_browser_and_only_the_centres_does() {
         let centre = links("eu", "thirty-two characters of the eu stamp");
-        let (uk, uae) = (links("uk", "thirty-two characters of the uk stamp"), links("uae", "thirty-two characters for the uae"));
+        let (uk, uae) =
+            (links("uk", "thirty-two characters of the uk stamp"), links("uae", "thirty-two characters for the uae"));
         let face = centre.face("https://eu").unwrap();
         let ticket = centre.ticket("uk", "ann@example.com", "state").unwrap();
         assert_eq!(uk.admit(&face, &ticket, "state").unwrap().sub, "ann@example.com");
@@ -91,7 +92,13 @@ mod tests {
         let now = super::now();
         for (iat, exp) in [(now - 120, now - 60), (now, now + 3600)] {
             let claims = super::Ticket {
-                iss: "eu".into(), aud: "uk".into(), exp, iat, jti: "1".into(), sub: "ann@example.com".into(), state: "s".into(),
+                iss: "eu".into(),
+                aud: "uk".into(),
+                exp,
+                iat,
+                jti: "1".into(),
+                sub: "ann@example.com".into(),
+                state: "s".into(),
             };
             assert!(uk.admit(&face, &centre.sign(&claims).unwrap(), "s").is_err(), "{iat} {exp}");
         }

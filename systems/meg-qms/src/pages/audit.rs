@@ -1,7 +1,10 @@
 //! Doing an audit in a browser: the client app of a site, and of whoever has no telephone at hand.
 
 use askama::Template;
-use axum::{extract::{Path, State}, response::Response};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use uuid::Uuid;
 
 use super::{Fields, Head, dashboard, ok, see};
@@ -10,7 +13,10 @@ use crate::{
     app::App,
     fault::Fault,
     queue,
-    store::{forms::{self, Form, Ward}, submissions::{self, AnswerInput, Input}},
+    store::{
+        forms::{self, Form, Ward},
+        submissions::{self, AnswerInput, Input},
+    },
 };
 
 #[derive(Template)]
@@ -21,7 +27,10 @@ struct ChoosePage {
 }
 
 pub async fn choose(State(app): State<App>, caller: Caller) -> Result<Response, Fault> {
-    ok(&ChoosePage { head: Head::new("Audit", &caller, "audit"), forms: forms::list(&app.connection().await?, true).await? })
+    ok(&ChoosePage {
+        head: Head::new("Audit", &caller, "audit"),
+        forms: forms::list(&app.connection().await?, true).await?,
+    })
 }
 
 #[derive(Template)]
@@ -55,7 +64,12 @@ pub async fn show(State(app): State<App>, caller: Caller, Path(id): Path<i64>) -
 }
 
 /// The form as it comes from a browser; files were sent before by the script, and are named in it.
-pub async fn save(State(app): State<App>, caller: Caller, Path(id): Path<i64>, fields: Fields) -> Result<Response, Fault> {
+pub async fn save(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    fields: Fields,
+) -> Result<Response, Fault> {
     let mut connection = app.connection().await?;
     let form = forms::get(&connection, id).await?;
     let answers = form.questions.iter().map(|q| AnswerInput {
@@ -65,7 +79,10 @@ pub async fn save(State(app): State<App>, caller: Caller, Path(id): Path<i64>, f
         media: fields.all(&format!("m{}", q.id)),
     });
     let input = Input {
-        id: fields.get("id").parse().map_err(|_| Fault::Malformed("The form is not complete. Please reload the page."))?,
+        id: fields
+            .get("id")
+            .parse()
+            .map_err(|_| Fault::Malformed("The form is not complete. Please reload the page."))?,
         form_id: id,
         form_version: fields.number("version")?,
         ward: fields.get("ward").to_owned(),

@@ -14,7 +14,10 @@ use crate::{
     app::App,
     domain::{FieldErrors, day},
     fault::Fault,
-    store::{dashboard::{self, Board, Week}, forms},
+    store::{
+        dashboard::{self, Board, Week},
+        forms,
+    },
 };
 
 /// Counted up by whatever changes the figures: what was cached before is not asked for again.
@@ -150,7 +153,12 @@ pub fn chart(weeks: &[Week]) -> Option<Chart> {
             dots.push(Dot { x: 30 + at * 550 / steps, y: 180 - compliance * 160 / 100, title });
         }
         let points: Vec<String> = dots.iter().map(|d| format!("{},{}", d.x, d.y)).collect();
-        series.push(Series { name: (*name).to_owned(), class: format!("s{}", number % 6), points: points.join(" "), dots });
+        series.push(Series {
+            name: (*name).to_owned(),
+            class: format!("s{}", number % 6),
+            points: points.join(" "),
+            dots,
+        });
     }
     Some(Chart { series, first: (*first).to_owned(), last: (*last).to_owned() })
 }
@@ -192,8 +200,14 @@ mod tests {
 
     #[test]
     fn a_chart_has_a_line_a_form_and_its_highest_point_is_a_hundred() {
-        let week = |week: &str, form: &str, compliance| Week { week: week.into(), form: form.into(), submissions: 1, compliance };
-        let weeks = [week("2026-11-02", "A", Some(100)), week("2026-11-02", "B", None), week("2026-11-09", "A", Some(0))];
+        let week = |week: &str, form: &str, compliance| Week {
+            week: week.into(),
+            form: form.into(),
+            submissions: 1,
+            compliance,
+        };
+        let weeks =
+            [week("2026-11-02", "A", Some(100)), week("2026-11-02", "B", None), week("2026-11-09", "A", Some(0))];
         let chart = chart(&weeks).unwrap();
         assert_eq!(chart.series.iter().map(|s| s.points.as_str()).collect::<Vec<_>>(), ["30,20 580,180", ""]);
         assert!(super::chart(&[]).is_none());

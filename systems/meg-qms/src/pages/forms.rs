@@ -1,7 +1,10 @@
 //! The editor of forms.
 
 use askama::Template;
-use axum::{extract::{Path, State}, response::Response};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 
 use super::{Fields, Head, ok, see};
 use crate::{
@@ -20,7 +23,10 @@ struct ListPage {
 }
 
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Fault> {
-    ok(&ListPage { head: Head::new("Forms", &caller, "forms"), forms: forms::list(&app.connection().await?, false).await? })
+    ok(&ListPage {
+        head: Head::new("Forms", &caller, "forms"),
+        forms: forms::list(&app.connection().await?, false).await?,
+    })
 }
 
 fn input(fields: &Fields) -> FormInput {
@@ -52,12 +58,22 @@ pub async fn show(State(app): State<App>, caller: Caller, Path(id): Path<i64>) -
     ok(&OnePage { head: Head::new(form.title.clone(), &caller, "forms"), form, kinds: Kind::ALL, revisions })
 }
 
-pub async fn change(State(app): State<App>, caller: Caller, Path(id): Path<i64>, fields: Fields) -> Result<Response, Fault> {
+pub async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    fields: Fields,
+) -> Result<Response, Fault> {
     forms::change(&mut app.connection().await?, caller.user, id, fields.number("version")?, &input(&fields)).await?;
     Ok(see(&format!("/forms/{id}")))
 }
 
-pub async fn put_question(State(app): State<App>, caller: Caller, Path(id): Path<i64>, fields: Fields) -> Result<Response, Fault> {
+pub async fn put_question(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    fields: Fields,
+) -> Result<Response, Fault> {
     let photo = fields.get("photo").trim();
     let question = QuestionInput {
         id: fields.maybe("question")?,

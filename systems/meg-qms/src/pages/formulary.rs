@@ -24,7 +24,12 @@ async fn all(queries: &impl Queries, active: bool) -> Result<Vec<Entry>, Fault> 
                  WHERE "IsActive" OR NOT $1 ORDER BY "Name", "Code" LIMIT 2000"#;
     let rows = queries.query(sql, &[&active]).await?;
     let read = |r: &tokio_postgres::Row| Entry {
-        code: r.get(0), name: r.get(1), strength: r.get(2), form: r.get(3), is_active: r.get(4), changed_at: r.get(5),
+        code: r.get(0),
+        name: r.get(1),
+        strength: r.get(2),
+        form: r.get(3),
+        is_active: r.get(4),
+        changed_at: r.get(5),
     };
     Ok(rows.iter().map(read).collect())
 }
@@ -56,7 +61,8 @@ pub async fn show(State(app): State<App>, caller: Caller) -> Result<Response, Fa
     let connection = app.connection().await?;
     let sql = r#"SELECT to_char("At", 'YYYY-MM-DD HH24:MI:SS'), "ControlId", "Answer", "Detail" FROM "FormularyMessages" ORDER BY "Id" DESC LIMIT 10"#;
     let rows = connection.query(sql, &[]).await?;
-    let read = |r: &tokio_postgres::Row| Received { at: r.get(0), control: r.get(1), answer: r.get(2), detail: r.get(3) };
+    let read =
+        |r: &tokio_postgres::Row| Received { at: r.get(0), control: r.get(1), answer: r.get(2), detail: r.get(3) };
     ok(&FormularyPage {
         head: Head::new("Formulary", &caller, "formulary"),
         entries: all(&connection, false).await?,

@@ -1,7 +1,10 @@
 //! Tokens of programs, and what goes on behind the pages: jobs, maintenance, letters, what the feed was sent.
 
 use askama::Template;
-use axum::{extract::{Path, State}, response::Response};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use sdk::database::Queries;
 
 use super::{Fields, Head, ok, see};
@@ -9,7 +12,10 @@ use crate::{
     access::Caller,
     app::App,
     fault::Fault,
-    store::{qips::{self, Letter}, tokens::{self, Token}},
+    store::{
+        qips::{self, Letter},
+        tokens::{self, Token},
+    },
 };
 
 #[derive(Template)]
@@ -35,7 +41,9 @@ pub async fn make_token(State(app): State<App>, caller: Caller, fields: Fields) 
     if fields.get("scope") == "bi" && !caller.is_admin() {
         return Err(Fault::Forbidden("Only administrators make tokens for business intelligence."));
     }
-    let made = tokens::make(&app.connection().await?, &app.sealer, caller.user, fields.get("name"), fields.get("scope")).await?;
+    let made =
+        tokens::make(&app.connection().await?, &app.sealer, caller.user, fields.get("name"), fields.get("scope"))
+            .await?;
     tokens_page(&app, &caller, made).await
 }
 
@@ -74,7 +82,13 @@ pub async fn work(State(app): State<App>, caller: Caller) -> Result<Response, Fa
     let connection = app.connection().await?;
     let jobs = r#"SELECT "Name", "Status", "Attempts", "Result", to_char(coalesce("EndedAt", "EnqueuedAt"), 'YYYY-MM-DD HH24:MI:SS')
                   FROM "Jobs" ORDER BY coalesce("EndedAt", "EnqueuedAt") DESC LIMIT 30"#;
-    let job = |r: &tokio_postgres::Row| Job { name: r.get(0), status: r.get(1), attempts: r.get(2), result: r.get(3), at: r.get(4) };
+    let job = |r: &tokio_postgres::Row| Job {
+        name: r.get(0),
+        status: r.get(1),
+        attempts: r.get(2),
+        result: r.get(3),
+        at: r.get(4),
+    };
     let runs = r#"SELECT to_char("EndedAt", 'YYYY-MM-DD HH24:MI:SS'), "Deleted", "Revised" FROM "MaintenanceRuns" ORDER BY "Id" DESC LIMIT 10"#;
     let logs = r#"SELECT to_char(l."At", 'YYYY-MM-DD HH24:MI:SS'), coalesce(u."Name", ''), l."Outcome", l."Detail"
                   FROM "SubmissionLogs" l LEFT JOIN "Users" u ON u."Id" = l."UserId" ORDER BY l."Id" DESC LIMIT 30"#;

@@ -1,7 +1,10 @@
 //! People of the region, and how their records stand at the centre.
 
 use askama::Template;
-use axum::{extract::{Path, State}, response::Response};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 
 use super::{Fields, Head, ok, see};
 use crate::{
@@ -28,7 +31,13 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Response, Fa
     let connection = app.connection().await?;
     let standing = if app.part == Part::Region { Some(sync::standing(&connection).await?) } else { None };
     let people = users::list(&connection).await?;
-    ok(&ListPage { head: Head::new("People", &caller, "people"), people, roles: ROLES, standing, region: app.name.to_string() })
+    ok(&ListPage {
+        head: Head::new("People", &caller, "people"),
+        people,
+        roles: ROLES,
+        standing,
+        region: app.name.to_string(),
+    })
 }
 
 pub async fn create(State(app): State<App>, fields: Fields) -> Result<Response, Fault> {
@@ -37,8 +46,22 @@ pub async fn create(State(app): State<App>, fields: Fields) -> Result<Response, 
     Ok(see("/admin/people"))
 }
 
-pub async fn change(State(app): State<App>, caller: Caller, Path(id): Path<i64>, fields: Fields) -> Result<Response, Fault> {
+pub async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    fields: Fields,
+) -> Result<Response, Fault> {
     let mut connection = app.connection().await?;
-    users::change(&mut connection, app.part, caller.user, id, fields.get("name"), &fields.all("role"), fields.has("active")).await?;
+    users::change(
+        &mut connection,
+        app.part,
+        caller.user,
+        id,
+        fields.get("name"),
+        &fields.all("role"),
+        fields.has("active"),
+    )
+    .await?;
     Ok(see("/admin/people"))
 }

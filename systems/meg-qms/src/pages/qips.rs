@@ -1,7 +1,10 @@
 //! The board of improvement plans, and one plan with its files, notes and letters.
 
 use askama::Template;
-use axum::{extract::{Path, Query, State}, response::Response};
+use axum::{
+    extract::{Path, Query, State},
+    response::Response,
+};
 use serde::Deserialize;
 
 use super::{Fields, File, Head, ok, see};
@@ -10,7 +13,11 @@ use crate::{
     app::App,
     domain::day,
     fault::Fault,
-    store::{forms::{self, Ward}, qips::{self, Input, Letter, Note, Qip, STEPS}, users::{self, User}},
+    store::{
+        forms::{self, Ward},
+        qips::{self, Input, Letter, Note, Qip, STEPS},
+        users::{self, User},
+    },
 };
 
 struct Column {
@@ -94,7 +101,12 @@ pub async fn show(State(app): State<App>, caller: Caller, Path(id): Path<i64>) -
 }
 
 /// Auditors change any plan, its owner too; others read.
-pub async fn change(State(app): State<App>, caller: Caller, Path(id): Path<i64>, fields: Fields) -> Result<Response, Fault> {
+pub async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    fields: Fields,
+) -> Result<Response, Fault> {
     let mut connection = app.connection().await?;
     let qip = qips::get(&connection, id).await?;
     if !caller.is_auditor() && qip.owner_id != Some(caller.user) {
@@ -104,7 +116,12 @@ pub async fn change(State(app): State<App>, caller: Caller, Path(id): Path<i64>,
     Ok(see(&format!("/qips/{id}")))
 }
 
-pub async fn say(State(app): State<App>, caller: Caller, Path(id): Path<i64>, fields: Fields) -> Result<Response, Fault> {
+pub async fn say(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+    fields: Fields,
+) -> Result<Response, Fault> {
     qips::say(&app.connection().await?, id, caller.user, &fields.lines("text")).await?;
     Ok(see(&format!("/qips/{id}")))
 }

@@ -1,15 +1,26 @@
 //! Public reports: made by administrators, open to everybody once published.
 
 use askama::Template;
-use axum::{extract::{Path, State}, response::Response};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 
-use super::{Fields, Head, dashboard::{Chart, chart}, ok, see};
+use super::{
+    Fields, Head,
+    dashboard::{Chart, chart},
+    ok, see,
+};
 use crate::{
     access::Caller,
     app::App,
     domain::day,
     fault::Fault,
-    store::{dashboard::{self, Board}, forms::{self, Form}, reports::{self, Report}},
+    store::{
+        dashboard::{self, Board},
+        forms::{self, Form},
+        reports::{self, Report},
+    },
 };
 
 #[derive(Template)]
@@ -30,7 +41,8 @@ pub async fn create(State(app): State<App>, fields: Fields) -> Result<Response, 
     let read = |name: &str| day(fields.get(name)).map_err(|m| Fault::field(name, m));
     let (title, intro) = (fields.get("title"), fields.lines("intro"));
     let days = (read("from")?, read("to")?);
-    reports::create(&app.connection().await?, fields.get("slug").trim(), title, &intro, fields.number("form")?, days).await?;
+    reports::create(&app.connection().await?, fields.get("slug").trim(), title, &intro, fields.number("form")?, days)
+        .await?;
     Ok(see("/admin/reports"))
 }
 

@@ -50,7 +50,12 @@ pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Resu
         return up(&app, &wanted.back).await;
     }
     if app.directory.is_some() {
-        return ok(&DirectoryPage { head: Head::open("Sign in"), name: String::new(), back: local_path(&wanted.back).to_owned(), fault: "" });
+        return ok(&DirectoryPage {
+            head: Head::open("Sign in"),
+            name: String::new(),
+            back: local_path(&wanted.back).to_owned(),
+            fault: "",
+        });
     }
     here(State(app), Query(wanted)).await
 }
@@ -63,7 +68,8 @@ async fn up(app: &App, back: &str) -> Result<Response, Fault> {
     let nonce = seal::random_text().map_err(Fault::internal)?;
     let until = jiff::Timestamp::now().as_second() + 600;
     let pending = Pending { nonce, back: local_path(back).to_owned(), until };
-    let sealed = app.sealer.seal(HANDED, &serde_json::to_vec(&pending).map_err(Fault::internal)?).map_err(Fault::internal)?;
+    let sealed =
+        app.sealer.seal(HANDED, &serde_json::to_vec(&pending).map_err(Fault::internal)?).map_err(Fault::internal)?;
     let mut url = Url::parse(&centre.url).map_err(Fault::internal)?;
     url.set_path("/hand-down");
     url.query_pairs_mut().append_pair("region", &app.name).append_pair("state", &state(app, &pending.nonce));
@@ -83,15 +89,25 @@ pub struct Entering {
 }
 
 /// The browser comes back from the centre with a ticket.
-pub async fn enter(State(app): State<App>, Query(entering): Query<Entering>, headers: HeaderMap) -> Result<Response, Fault> {
-    const EXPIRED: Fault = Fault::Malformed("This sign-in has expired, was already finished, or was begun elsewhere. Please sign in again.");
+pub async fn enter(
+    State(app): State<App>,
+    Query(entering): Query<Entering>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
+    const EXPIRED: Fault = Fault::Malformed(
+        "This sign-in has expired, was already finished, or was begun elsewhere. Please sign in again.",
+    );
     let sealed = cookie(&headers, SIGN_IN_COOKIE).unwrap_or_default();
     let pending = app.sealer.open(HANDED, sealed).map_err(|_| EXPIRED)?;
     let pending: Pending = serde_json::from_slice(&pending).map_err(|_| EXPIRED)?;
     if pending.until < jiff::Timestamp::now().as_second() {
         return Err(EXPIRED);
     }
-    let centre = app.links.peer(CENTRE).await.map_err(|_| Fault::Away("The centre's key cannot be read just now. Please try again in a minute."))?;
+    let centre = app
+        .links
+        .peer(CENTRE)
+        .await
+        .map_err(|_| Fault::Away("The centre's key cannot be read just now. Please try again in a minute."))?;
     let ticket = app.links.admit(&centre, &entering.ticket, &state(&app, &pending.nonce)).map_err(|error| {
         tracing::warn!(event.name = "ticket-refused", %error, "a ticket was refused");
         EXPIRED
@@ -114,10 +130,15 @@ pub async fn here(State(app): State<App>, Query(wanted): Query<Wanted>) -> Resul
 }
 
 /// The browser comes back from the stamp's own sign-in.
-pub async fn finish(State(app): State<App>, Query(callback): Query<Callback>, headers: HeaderMap) -> Result<Response, Fault> {
+pub async fn finish(
+    State(app): State<App>,
+    Query(callback): Query<Callback>,
+    headers: HeaderMap,
+) -> Result<Response, Fault> {
     let pending = cookie(&headers, SIGN_IN_COOKIE).unwrap_or_default();
     let signed_in = app.oidc.finish(&app.sealer, &callback, pending).await;
-    let signed_in = signed_in.inspect_err(|error| tracing::warn!(event.name = "sign-in-failed", %error, "a sign-in failed"))?;
+    let signed_in =
+        signed_in.inspect_err(|error| tracing::warn!(event.name = "sign-in-failed", %error, "a sign-in failed"))?;
     let user = by_claims(&app, &signed_in.claims).await?;
     let token = app.sealer.seal(ID_TOKEN, signed_in.id_token.as_bytes()).map_err(Fault::internal)?;
     begin(&app, &headers, user.id, Some(&token), &signed_in.return_to).await
@@ -145,13 +166,19 @@ pub async fn by_directory(State(app): State<App>, headers: HeaderMap, fields: Fi
     if users::is_locked(&connection, &name).await? {
         return Err(Fault::TooMany);
     }
-    let again = |status, name, fault| page(status, &DirectoryPage { head: Head::open("Sign in"), name, back: back.clone(), fault });
+    let again = |status, name, fault| {
+        page(status, &DirectoryPage { head: Head::open("Sign in"), name, back: back.clone(), fault })
+    };
     match directory.sign_in(&name, &password).await {
         Ok(person) => {
             // The directory's own name for the person lasts longer than an address.
             let subject = format!("directory:{}", person.user.to_lowercase());
-            let visitor =
-                users::Visitor { subject: Some(&subject), email: &person.email, name: &person.name, roles: Some(&person.roles) };
+            let visitor = users::Visitor {
+                subject: Some(&subject),
+                email: &person.email,
+                name: &person.name,
+                roles: Some(&person.roles),
+            };
             let user = users::sign_in(&mut connection, app.part, &visitor).await?;
             begin(&app, &headers, user.id, None, &back).await
         }
@@ -167,12 +194,22 @@ pub async fn by_directory(State(app): State<App>, headers: HeaderMap, fields: Fi
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             tracing::error!(%error, cause, "the directory is away");
-            again(StatusCode::SERVICE_UNAVAILABLE, name, "The hospital's directory does not answer just now, so nobody can sign in. Whoever is signed in can go on. Please try again in a few minutes.")
+            again(
+                StatusCode::SERVICE_UNAVAILABLE,
+                name,
+                "The hospital's directory does not answer just now, so nobody can sign in. Whoever is signed in can go on. Please try again in a few minutes.",
+            )
         }
     }
 }
 
-async fn begin(app: &App, headers: &HeaderMap, user: i64, id_token: Option<&str>, back: &str) -> Result<Response, Fault> {
+async fn begin(
+    app: &App,
+    headers: &HeaderMap,
+    user: i64,
+    id_token: Option<&str>,
+    back: &str,
+) -> Result<Response, Fault> {
     let connection = app.connection().await?;
     // A new sign-in never continues an older session of this browser.
     if let Some(old) = cookie(headers, SESSION_COOKIE) {

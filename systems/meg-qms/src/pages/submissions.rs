@@ -1,7 +1,10 @@
 //! Submissions: the list, and one with its photos and recordings.
 
 use askama::Template;
-use axum::{extract::{Path, State}, response::Response};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
 use uuid::Uuid;
 
 use super::{File, Head, ok};

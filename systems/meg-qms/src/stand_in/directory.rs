@@ -3,10 +3,18 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use lber::{common::TagClass, parse::parse_tag, structure::{PL, StructureTag}, write::encode_into};
+use lber::{
+    common::TagClass,
+    parse::parse_tag,
+    structure::{PL, StructureTag},
+    write::encode_into,
+};
 use sdk::{Secret, Settings};
 use serde::Deserialize;
-use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::Line;
@@ -79,7 +87,9 @@ impl Tree {
     fn find(&self, attribute: &str, value: &str) -> Vec<&Entry> {
         let fits = |entry: &&Entry| {
             let all = self.attributes(entry);
-            all.iter().any(|(name, values)| name.eq_ignore_ascii_case(attribute) && values.iter().any(|v| v.eq_ignore_ascii_case(value)))
+            all.iter().any(|(name, values)| {
+                name.eq_ignore_ascii_case(attribute) && values.iter().any(|v| v.eq_ignore_ascii_case(value))
+            })
         };
         self.people.iter().filter(fits).collect()
     }
@@ -160,7 +170,8 @@ fn answer(tree: &Tree, message: StructureTag, bound: &mut bool) -> Result<Option
                 let [attribute, value] = &pair[..] else { bail!("an equality has two parts") };
                 for entry in tree.find(&text(attribute)?, &text(value)?) {
                     let octets = |t: &str| leaf(TagClass::Universal, 4, t.as_bytes().to_vec());
-                    let attributes = tree.attributes(entry).into_iter().filter(|(_, values)| values.iter().any(|v| !v.is_empty()));
+                    let attributes =
+                        tree.attributes(entry).into_iter().filter(|(_, values)| values.iter().any(|v| !v.is_empty()));
                     let attributes = attributes.map(|(name, values)| {
                         let values = values.iter().map(|v| octets(v)).collect();
                         node(TagClass::Universal, 16, vec![octets(name), node(TagClass::Universal, 17, values)])

@@ -43,7 +43,15 @@ pub struct Board {
 
 fn figure(r: &tokio_postgres::Row) -> Figure {
     let (reached, possible) = (r.get(3), r.get(4));
-    Figure { key: r.get(0), name: r.get(1), submissions: r.get(2), reached, possible, critical: r.get(5), compliance: percent(reached, possible) }
+    Figure {
+        key: r.get(0),
+        name: r.get(1),
+        submissions: r.get(2),
+        reached,
+        possible,
+        critical: r.get(5),
+        compliance: percent(reached, possible),
+    }
 }
 
 /// All figures of these days, of one form if one is named.
@@ -65,7 +73,10 @@ pub async fn board(queries: &impl Queries, from: Date, to: Date, form: Option<i6
     let wards = queries.query(wards, &values).await?.iter().map(figure).collect();
     let weeks = queries.query(weeks, &values).await?;
     let week = |r: &tokio_postgres::Row| Week {
-        week: r.get(0), form: r.get(1), submissions: r.get(2), compliance: percent(r.get(3), r.get(4)),
+        week: r.get(0),
+        form: r.get(1),
+        submissions: r.get(2),
+        compliance: percent(r.get(3), r.get(4)),
     };
     let sum = |of: fn(&Figure) -> i64| forms.iter().map(of).sum::<i64>();
     Ok(Board {

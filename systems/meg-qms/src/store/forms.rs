@@ -4,7 +4,11 @@ use sdk::database::{Connection, Queries};
 use serde::Serialize;
 use tokio_postgres::Row;
 
-use crate::{domain::{FieldErrors, Kind, Rule, line}, fault::Fault, media};
+use crate::{
+    domain::{FieldErrors, Kind, Rule, line},
+    fault::Fault,
+    media,
+};
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,7 +66,14 @@ pub async fn wards(queries: &impl Queries) -> Result<Vec<Ward>, Fault> {
 }
 
 fn form(row: &Row) -> Form {
-    Form { id: row.get(0), title: row.get(1), description: row.get(2), is_published: row.get(3), version: row.get(4), questions: Vec::new() }
+    Form {
+        id: row.get(0),
+        title: row.get(1),
+        description: row.get(2),
+        is_published: row.get(3),
+        version: row.get(4),
+        questions: Vec::new(),
+    }
 }
 
 /// All forms with their questions, by title; only the published ones if asked.
@@ -149,7 +160,13 @@ pub async fn create(connection: &mut Connection, by: i64, input: &FormInput) -> 
 ///
 /// # Errors
 /// A field is not right, the form changed in between, or no database.
-pub async fn change(connection: &mut Connection, by: i64, id: i64, version: i32, input: &FormInput) -> Result<(), Fault> {
+pub async fn change(
+    connection: &mut Connection,
+    by: i64,
+    id: i64,
+    version: i32,
+    input: &FormInput,
+) -> Result<(), Fault> {
     let (title, description) = texts(input)?;
     let transaction = connection.begin().await?;
     touch(&transaction, id, version).await?;
@@ -192,8 +209,13 @@ impl QuestionInput {
         if !(1..=100).contains(&self.weight) {
             errors.add("weight", "A weight lies between 1 and 100.");
         }
-        if kind == Some(Kind::Choice) && (!(2..=20).contains(&self.choices.len()) || self.choices.iter().any(|c| line(c, 100).is_none())) {
-            errors.add("choices", "Write 2 to 20 answers of 1 to 100 characters, one a line; the first is the right one.");
+        if kind == Some(Kind::Choice)
+            && (!(2..=20).contains(&self.choices.len()) || self.choices.iter().any(|c| line(c, 100).is_none()))
+        {
+            errors.add(
+                "choices",
+                "Write 2 to 20 answers of 1 to 100 characters, one a line; the first is the right one.",
+            );
         }
         if let (Some(low), Some(high)) = (self.low, self.high)
             && low > high
@@ -211,22 +233,40 @@ impl QuestionInput {
 ///
 /// # Errors
 /// A field is not right, the form changed in between, or no database.
-pub async fn put_question(connection: &mut Connection, by: i64, form: i64, version: i32, q: &QuestionInput) -> Result<(), Fault> {
+pub async fn put_question(
+    connection: &mut Connection,
+    by: i64,
+    form: i64,
+    version: i32,
+    q: &QuestionInput,
+) -> Result<(), Fault> {
     q.check()?;
     let transaction = connection.begin().await?;
     touch(&transaction, form, version).await?;
     let place = match q.id {
         Some(id) => retire(&transaction, form, id).await?,
         None => {
-            let sql = r#"SELECT coalesce(max("Position"), 0) + 1 FROM "Questions" WHERE "FormId" = $1 AND NOT "IsRetired""#;
+            let sql =
+                r#"SELECT coalesce(max("Position"), 0) + 1 FROM "Questions" WHERE "FormId" = $1 AND NOT "IsRetired""#;
             transaction.first(sql, &[&form]).await?.map_or(1, |r| r.get(0))
         }
     };
     let choices: Vec<String> = if q.kind == "choice" { q.choices.clone() } else { Vec::new() };
     let sql = r#"INSERT INTO "Questions" ("FormId", "Position", "Text", "Help", "Kind", "Weight", "IsCritical", "Low", "High", "Choices", "Photo")
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"#;
-    let values: [sdk::database::Param<'_>; 11] =
-        [&form, &place, &q.text.trim(), &q.help.trim(), &q.kind, &q.weight, &q.is_critical, &q.low, &q.high, &choices, &q.photo];
+    let values: [sdk::database::Param<'_>; 11] = [
+        &form,
+        &place,
+        &q.text.trim(),
+        &q.help.trim(),
+        &q.kind,
+        &q.weight,
+        &q.is_critical,
+        &q.low,
+        &q.high,
+        &choices,
+        &q.photo,
+    ];
     match transaction.execute(sql, &values).await {
         Err(error) if error.code().is_some_and(|c| c.code() == "23503") => {
             return Err(Fault::field("photo", "There is no such photo; upload it first."));
@@ -242,7 +282,13 @@ pub async fn put_question(connection: &mut Connection, by: i64, form: i64, versi
 ///
 /// # Errors
 /// There is none, the form changed in between, or no database.
-pub async fn remove_question(connection: &mut Connection, by: i64, form: i64, version: i32, id: i64) -> Result<(), Fault> {
+pub async fn remove_question(
+    connection: &mut Connection,
+    by: i64,
+    form: i64,
+    version: i32,
+    id: i64,
+) -> Result<(), Fault> {
     let transaction = connection.begin().await?;
     touch(&transaction, form, version).await?;
     retire(&transaction, form, id).await?;

@@ -1,6 +1,9 @@
 //! The centre's one table of people: who belongs where.
 
-use sdk::{database::{Error, Queries}, seal::Sealer};
+use sdk::{
+    database::{Error, Queries},
+    seal::Sealer,
+};
 use serde::Serialize;
 
 use crate::{access::Caller, fault::Fault, link::sync::Record};
@@ -71,7 +74,14 @@ pub async fn session(queries: &impl Queries, id: &str) -> Result<Option<Caller>,
 ///
 /// # Errors
 /// No database.
-pub async fn begin(queries: &impl Queries, id: &str, email: &str, name: &str, roles: &Vec<String>, token: &str) -> Result<(), Error> {
+pub async fn begin(
+    queries: &impl Queries,
+    id: &str,
+    email: &str,
+    name: &str,
+    roles: &Vec<String>,
+    token: &str,
+) -> Result<(), Error> {
     let sql = r#"INSERT INTO "Sessions" ("Id", "Email", "Name", "Roles", "IdToken", "ExpiresAt")
                  VALUES ($1, $2, $3, $4, $5, now() + interval '1 hour')"#;
     queries.execute(sql, &[&id, &email, &name, &roles, &token]).await?;

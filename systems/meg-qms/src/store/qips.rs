@@ -5,7 +5,11 @@ use sdk::database::{Connection, Queries};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::{domain::{FieldErrors, line}, fault::Fault, mail, media};
+use crate::{
+    domain::{FieldErrors, line},
+    fault::Fault,
+    mail, media,
+};
 
 /// The columns of the board, in order.
 pub const STEPS: [(&str, &str); 4] = [("plan", "Plan"), ("do", "Do"), ("check", "Check"), ("done", "Done")];
@@ -42,8 +46,19 @@ const SELECT: &str = r#"SELECT q."Id", q."Title", q."Description", w."Name", q."
 
 fn read(r: &tokio_postgres::Row) -> Qip {
     Qip {
-        id: r.get(0), title: r.get(1), description: r.get(2), ward: r.get(3), ward_code: r.get(4), owner: r.get(5), owner_id: r.get(6),
-        status: r.get(7), due_on: r.get(8), is_late: r.get(9), submission_id: r.get(10), version: r.get(11), files: r.get(12),
+        id: r.get(0),
+        title: r.get(1),
+        description: r.get(2),
+        ward: r.get(3),
+        ward_code: r.get(4),
+        owner: r.get(5),
+        owner_id: r.get(6),
+        status: r.get(7),
+        due_on: r.get(8),
+        is_late: r.get(9),
+        submission_id: r.get(10),
+        version: r.get(11),
+        files: r.get(12),
     }
 }
 
@@ -115,7 +130,15 @@ pub async fn create(connection: &mut Connection, by: Option<i64>, url: &str, inp
         .first(
             r#"INSERT INTO "Qips" ("Title", "Description", "WardCode", "OwnerId", "DueOn", "Status", "SubmissionId")
                VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING "Id""#,
-            &[&title, &input.description.trim(), &input.ward, &input.owner, &input.due_on, &input.status, &input.submission],
+            &[
+                &title,
+                &input.description.trim(),
+                &input.ward,
+                &input.owner,
+                &input.due_on,
+                &input.status,
+                &input.submission,
+            ],
         )
         .await
         .map_err(named)?
@@ -130,7 +153,14 @@ pub async fn create(connection: &mut Connection, by: Option<i64>, url: &str, inp
 ///
 /// # Errors
 /// A field is not right, the plan changed in between, or no database.
-pub async fn change(connection: &mut Connection, by: i64, url: &str, id: i64, version: i32, input: &Input) -> Result<(), Fault> {
+pub async fn change(
+    connection: &mut Connection,
+    by: i64,
+    url: &str,
+    id: i64,
+    version: i32,
+    input: &Input,
+) -> Result<(), Fault> {
     let title = input.check()?;
     let transaction = connection.begin().await?;
     let old = get(&transaction, id).await?;
@@ -175,7 +205,9 @@ pub async fn attach(queries: &impl Queries, id: i64, address: &str) -> Result<()
     }
     let sql = r#"INSERT INTO "QipMedia" ("QipId", "Address") SELECT "Id", $2 FROM "Qips" WHERE "Id" = $1 ON CONFLICT DO NOTHING"#;
     match queries.execute(sql, &[&id, &address]).await {
-        Err(error) if error.code().is_some_and(|c| c.code() == "23503") => Err(Fault::field("address", "The file was not sent yet.")),
+        Err(error) if error.code().is_some_and(|c| c.code() == "23503") => {
+            Err(Fault::field("address", "The file was not sent yet."))
+        }
         other => {
             other?;
             get(queries, id).await.map(|_| ())
@@ -193,7 +225,9 @@ pub async fn say(queries: &impl Queries, id: i64, user: i64, text: &str) -> Resu
     if text.is_empty() || text.chars().count() > 1000 {
         return Err(Fault::field("text", "A note has 1 to 1000 characters."));
     }
-    queries.execute(r#"INSERT INTO "QipNotes" ("QipId", "UserId", "Text") VALUES ($1, $2, $3)"#, &[&id, &user, &text]).await?;
+    queries
+        .execute(r#"INSERT INTO "QipNotes" ("QipId", "UserId", "Text") VALUES ($1, $2, $3)"#, &[&id, &user, &text])
+        .await?;
     Ok(())
 }
 
@@ -232,7 +266,12 @@ pub async fn letters(queries: &impl Queries, qip: Option<i64>) -> Result<Vec<Let
                  FROM "Mails" WHERE $1::bigint IS NULL OR "QipId" = $1 ORDER BY "Id" DESC LIMIT 50"#;
     let rows = queries.query(sql, &[&qip]).await?;
     let read = |r: &tokio_postgres::Row| Letter {
-        to: r.get(0), subject: r.get(1), status: r.get(2), detail: r.get(3), attempts: r.get(4), at: r.get(5),
+        to: r.get(0),
+        subject: r.get(1),
+        status: r.get(2),
+        detail: r.get(3),
+        attempts: r.get(4),
+        at: r.get(5),
     };
     Ok(rows.iter().map(read).collect())
 }

@@ -3,7 +3,10 @@
 use jiff::civil::Date;
 use sdk::database::Queries;
 
-use crate::{domain::{FieldErrors, line}, fault::Fault};
+use crate::{
+    domain::{FieldErrors, line},
+    fault::Fault,
+};
 
 pub struct Report {
     pub id: i64,
@@ -22,8 +25,15 @@ const SELECT: &str = r#"SELECT r."Id", r."Slug", r."Title", r."Intro", f."Title"
 
 fn read(r: &tokio_postgres::Row) -> Report {
     Report {
-        id: r.get(0), slug: r.get(1), title: r.get(2), intro: r.get(3), form: r.get(4), form_id: r.get(5), first_day: r.get(6),
-        last_day: r.get(7), is_published: r.get(8),
+        id: r.get(0),
+        slug: r.get(1),
+        title: r.get(2),
+        intro: r.get(3),
+        form: r.get(4),
+        form_id: r.get(5),
+        first_day: r.get(6),
+        last_day: r.get(7),
+        is_published: r.get(8),
     }
 }
 
@@ -48,7 +58,14 @@ pub async fn published(queries: &impl Queries, slug: &str) -> Result<Report, Fau
 ///
 /// # Errors
 /// A field is not right, the address is taken, or no database.
-pub async fn create(queries: &impl Queries, slug: &str, title: &str, intro: &str, form: i64, days: (Date, Date)) -> Result<(), Fault> {
+pub async fn create(
+    queries: &impl Queries,
+    slug: &str,
+    title: &str,
+    intro: &str,
+    form: i64,
+    days: (Date, Date),
+) -> Result<(), Fault> {
     let mut errors = FieldErrors::default();
     let title = line(title, 150);
     if title.is_none() {
@@ -67,7 +84,9 @@ pub async fn create(queries: &impl Queries, slug: &str, title: &str, intro: &str
     let Some(title) = title.filter(|_| errors.is_empty()) else { return Err(Fault::Invalid(errors)) };
     let sql = r#"INSERT INTO "Reports" ("Slug", "Title", "Intro", "FormId", "FirstDay", "LastDay") VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING"#;
     match queries.execute(sql, &[&slug, &title, &intro.trim(), &form, &days.0, &days.1]).await {
-        Err(error) if error.code().is_some_and(|c| c.code() == "23503") => Err(Fault::field("form", "There is no such form.")),
+        Err(error) if error.code().is_some_and(|c| c.code() == "23503") => {
+            Err(Fault::field("form", "There is no such form."))
+        }
         Ok(0) => Err(Fault::field("slug", "Another report has this address.")),
         other => Ok(other.map(|_| ())?),
     }

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::forms;
-use crate::{domain::{FieldErrors, Score, day, percent}, fault::Fault, media, queue};
+use crate::{
+    domain::{FieldErrors, Score, day, percent},
+    fault::Fault,
+    media, queue,
+};
 
 /// What the app sends.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,10 +62,22 @@ const FILES: usize = 50;
 ///
 /// # Errors
 /// A field is not right, the form is another one by now, or the id is that of a different submission.
-pub async fn take(connection: &mut Connection, user: i64, source: &str, input: &Input, body: &[u8]) -> Result<Taken, Fault> {
+pub async fn take(
+    connection: &mut Connection,
+    user: i64,
+    source: &str,
+    input: &Input,
+    body: &[u8],
+) -> Result<Taken, Fault> {
     let digest = media::sha256(body);
     let transaction = connection.begin().await?;
-    if let Some(row) = transaction.first(r#"SELECT "Digest", "Reached", "Possible", "Critical", "UserId" FROM "Submissions" WHERE "Id" = $1"#, &[&input.id]).await? {
+    if let Some(row) = transaction
+        .first(
+            r#"SELECT "Digest", "Reached", "Possible", "Critical", "UserId" FROM "Submissions" WHERE "Id" = $1"#,
+            &[&input.id],
+        )
+        .await?
+    {
         if row.get::<_, String>(0) != digest || row.get::<_, i64>(4) != user {
             return Err(Fault::Conflict("Another submission has this id.".into()));
         }
@@ -70,7 +86,8 @@ pub async fn take(connection: &mut Connection, user: i64, source: &str, input: &
         transaction.commit().await?;
         return Ok(Taken { id: input.id, again: true, score, critical: row.get(3), job: None });
     }
-    let form = forms::get(&transaction, input.form_id).await.map_err(|_| Fault::field("formId", "There is no such form."))?;
+    let form =
+        forms::get(&transaction, input.form_id).await.map_err(|_| Fault::field("formId", "There is no such form."))?;
     if !form.is_published {
         return Err(Fault::field("formId", "This form is not published."));
     }
@@ -129,8 +146,17 @@ fn judge<'a>(form: &forms::Form, input: &'a Input) -> Result<(Judged<'a>, Score,
     if input.media.len() + input.answers.iter().map(|a| a.media.len()).sum::<usize>() > FILES {
         errors.add("media", format!("A submission has {FILES} files at most."));
     }
-    if input.answers.iter().flat_map(|a| &a.media).chain(&input.media).any(|a| !media::is_address(a) || !a.starts_with("audit-")) {
-        errors.add("media", "A file is named as it was answered when it was sent, and is a photo or recording of an audit.");
+    if input
+        .answers
+        .iter()
+        .flat_map(|a| &a.media)
+        .chain(&input.media)
+        .any(|a| !media::is_address(a) || !a.starts_with("audit-"))
+    {
+        errors.add(
+            "media",
+            "A file is named as it was answered when it was sent, and is a photo or recording of an audit.",
+        );
     }
     for question in &form.questions {
         let mut given = input.answers.iter().filter(|a| a.question_id == question.id);
@@ -167,7 +193,9 @@ fn judge<'a>(form: &forms::Form, input: &'a Input) -> Result<(Judged<'a>, Score,
 async fn attach(queries: &impl Queries, id: Uuid, question: Option<i64>, address: &str) -> Result<(), Fault> {
     let sql = r#"INSERT INTO "SubmissionMedia" ("SubmissionId", "QuestionId", "Address") VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"#;
     match queries.execute(sql, &[&id, &question, &address]).await {
-        Err(error) if error.code().is_some_and(|c| c.code() == "23503") => Err(Fault::field("media", "A file was not sent yet.")),
+        Err(error) if error.code().is_some_and(|c| c.code() == "23503") => {
+            Err(Fault::field("media", "A file was not sent yet."))
+        }
         other => Ok(other.map(|_| ())?),
     }
 }
@@ -283,9 +311,16 @@ pub async fn get(queries: &impl Queries, id: Uuid) -> Result<Submission, Fault> 
         )
         .await?;
     let answer = |r: &tokio_postgres::Row| Answer {
-        question_id: r.get(0), question: r.get(1), value: r.get(2), passed: r.get(3), is_critical: r.get(4), note: r.get(5), media: r.get(6),
+        question_id: r.get(0),
+        question: r.get(1),
+        value: r.get(2),
+        passed: r.get(3),
+        is_critical: r.get(4),
+        note: r.get(5),
+        media: r.get(6),
     };
-    let sql = r#"SELECT "Address" FROM "SubmissionMedia" WHERE "SubmissionId" = $1 AND "QuestionId" IS NULL ORDER BY 1"#;
+    let sql =
+        r#"SELECT "Address" FROM "SubmissionMedia" WHERE "SubmissionId" = $1 AND "QuestionId" IS NULL ORDER BY 1"#;
     let media = queries.query(sql, &[&id]).await?;
     Ok(Submission {
         line: line(&row),

@@ -1,8 +1,15 @@
 //! Tokens of programs: a person's mobile app, a site's business intelligence. Shown once; a fingerprint is kept.
 
-use sdk::{database::Queries, seal::{Sealer, random_text}};
+use sdk::{
+    database::Queries,
+    seal::{Sealer, random_text},
+};
 
-use crate::{access::{Caller, Scope}, domain::line, fault::Fault};
+use crate::{
+    access::{Caller, Scope},
+    domain::line,
+    fault::Fault,
+};
 
 pub struct Token {
     pub id: i64,
@@ -22,7 +29,13 @@ fn fingerprint(sealer: &Sealer, token: &str) -> String {
 ///
 /// # Errors
 /// The name is not right, or no database.
-pub async fn make(queries: &impl Queries, sealer: &Sealer, user: i64, name: &str, scope: &str) -> Result<String, Fault> {
+pub async fn make(
+    queries: &impl Queries,
+    sealer: &Sealer,
+    user: i64,
+    name: &str,
+    scope: &str,
+) -> Result<String, Fault> {
     let name = line(name, 100).ok_or_else(|| Fault::field("name", "A name has 1 to 100 characters."))?;
     if scope != "app" && scope != "bi" {
         return Err(Fault::field("scope", "A token is for `app` or `bi`."));
@@ -67,7 +80,13 @@ pub async fn list(queries: &impl Queries, user: Option<i64>) -> Result<Vec<Token
         )
         .await?;
     let read = |r: &tokio_postgres::Row| Token {
-        id: r.get(0), name: r.get(1), scope: r.get(2), owner: r.get(3), created_at: r.get(4), last_used_at: r.get(5), revoked: r.get(6),
+        id: r.get(0),
+        name: r.get(1),
+        scope: r.get(2),
+        owner: r.get(3),
+        created_at: r.get(4),
+        last_used_at: r.get(5),
+        revoked: r.get(6),
     };
     Ok(rows.iter().map(read).collect())
 }

@@ -4,7 +4,12 @@ use sdk::database::{Connection, Queries};
 use serde::Serialize;
 use tokio_postgres::Row;
 
-use crate::{app::Part, domain::{FieldErrors, ROLES, email as address, line}, fault::Fault, link::sync};
+use crate::{
+    app::Part,
+    domain::{FieldErrors, ROLES, email as address, line},
+    fault::Fault,
+    link::sync,
+};
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,7 +30,14 @@ impl User {
 }
 
 fn read(row: &Row) -> User {
-    User { id: row.get(0), email: row.get(1), name: row.get(2), roles: row.get(3), is_active: row.get(4), last_sign_in_at: row.get(5) }
+    User {
+        id: row.get(0),
+        email: row.get(1),
+        name: row.get(2),
+        roles: row.get(3),
+        is_active: row.get(4),
+        last_sign_in_at: row.get(5),
+    }
 }
 
 /// Who a sign-in says somebody is.
@@ -43,7 +55,8 @@ pub struct Visitor<'a> {
 /// # Errors
 /// The person is not known or not active, or no database.
 pub async fn sign_in(connection: &mut Connection, part: Part, visitor: &Visitor<'_>) -> Result<User, Fault> {
-    let email = address(visitor.email).ok_or(Fault::Forbidden("Your account has no e-mail address. Ask your administrator."))?;
+    let email = address(visitor.email)
+        .ok_or(Fault::Forbidden("Your account has no e-mail address. Ask your administrator."))?;
     let name = line(visitor.name, 200).unwrap_or_else(|| email.clone());
     let transaction = connection.begin().await?;
     let found = transaction
@@ -60,7 +73,8 @@ pub async fn sign_in(connection: &mut Connection, part: Part, visitor: &Visitor<
                 return Err(Fault::Forbidden("This region does not know you. Ask its administrator to add you."));
             };
             let sql = r#"INSERT INTO "Users" ("Subject", "Email", "Name", "Roles", "LastSignInAt") VALUES ($1, $2, $3, $4, now()) RETURNING "Id""#;
-            let row = transaction.first(sql, &[&visitor.subject, &email, &name, &roles]).await?.ok_or(Fault::NotFound)?;
+            let row =
+                transaction.first(sql, &[&visitor.subject, &email, &name, &roles]).await?.ok_or(Fault::NotFound)?;
             let id = row.get(0);
             up(&transaction, part, id).await?;
             id
@@ -72,7 +86,9 @@ pub async fn sign_in(connection: &mut Connection, part: Part, visitor: &Visitor<
             let id: i64 = row.get(0);
             let other: Option<String> = row.get(5);
             if other.is_some() && visitor.subject.is_some() && other.as_deref() != visitor.subject {
-                return Err(Fault::Forbidden("Another account already has your e-mail address. Ask your administrator."));
+                return Err(Fault::Forbidden(
+                    "Another account already has your e-mail address. Ask your administrator.",
+                ));
             }
             // Who comes by a ticket keeps the record of the region: the centre says who, the region says what they may.
             let roles: Vec<String> = visitor.roles.map_or_else(|| row.get(4), <[String]>::to_vec);
@@ -82,7 +98,9 @@ pub async fn sign_in(connection: &mut Connection, part: Part, visitor: &Visitor<
             let updated = transaction.execute(sql, &[&id, &visitor.subject, &email, &name, &roles]).await;
             match updated {
                 Err(error) if error.constraint() == Some("UX_Users_Email") => {
-                    return Err(Fault::Forbidden("Another account already has your e-mail address. Ask your administrator."));
+                    return Err(Fault::Forbidden(
+                        "Another account already has your e-mail address. Ask your administrator.",
+                    ));
                 }
                 other => other?,
             };
@@ -143,10 +161,17 @@ fn checked(email: &str, name: &str, roles: &[String]) -> Result<(String, String)
 ///
 /// # Errors
 /// A field is not right, or somebody has the address already.
-pub async fn create(connection: &mut Connection, part: Part, email: &str, name: &str, roles: &[String]) -> Result<User, Fault> {
+pub async fn create(
+    connection: &mut Connection,
+    part: Part,
+    email: &str,
+    name: &str,
+    roles: &[String],
+) -> Result<User, Fault> {
     let (email, name) = checked(email, name, roles)?;
     let transaction = connection.begin().await?;
-    let sql = r#"INSERT INTO "Users" ("Email", "Name", "Roles") VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING "Id""#;
+    let sql =
+        r#"INSERT INTO "Users" ("Email", "Name", "Roles") VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING "Id""#;
     let made = transaction.first(sql, &[&email, &name, &roles]).await?;
     let made = made.ok_or_else(|| Fault::Conflict("Somebody has this e-mail address already.".into()))?;
     let id: i64 = made.get(0);
@@ -160,7 +185,15 @@ pub async fn create(connection: &mut Connection, part: Part, email: &str, name: 
 ///
 /// # Errors
 /// A field is not right, there is no such person, or one would keep oneself out.
-pub async fn change(connection: &mut Connection, part: Part, by: i64, id: i64, name: &str, roles: &[String], active: bool) -> Result<User, Fault> {
+pub async fn change(
+    connection: &mut Connection,
+    part: Part,
+    by: i64,
+    id: i64,
+    name: &str,
+    roles: &[String],
+    active: bool,
+) -> Result<User, Fault> {
     let transaction = connection.begin().await?;
     let old = get(&transaction, id).await?;
     let (_, name) = checked(&old.email, name, roles)?;
