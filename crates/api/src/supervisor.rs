@@ -433,6 +433,18 @@ pub struct ExecAnswer {
     pub hosts_file: PathBuf,
     pub secrets: crate::Secret,
     pub directory: PathBuf,
+    /// What the service sees of shares.
+    #[serde(default)]
+    pub shares: Vec<ShareMount>,
+}
+
+/// A share as a workload sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShareMount {
+    pub folder: PathBuf,
+    pub at: PathBuf,
+    pub write: bool,
+    pub group: Option<u32>,
 }
 
 /// `POST /secret`: sets a secret in a vault, as the operator.

@@ -99,6 +99,8 @@ impl Kind {
                 | Self::External
                 | Self::Redis
                 | Self::Job
+                | Self::Graph
+                | Self::Share
         )
     }
 }

@@ -398,7 +398,9 @@ pub async fn all_placed(ground: &Ground, row: &StampRow) -> Result<(), Error> {
 /// Ends every workload, the entry first; `destroy` removes what is left of the stamp.
 pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destroy: bool) -> Result<(), Error> {
     let layout = Arc::new(Layout::read(&ground.home, &ground.journal, &ground.machine, row)?);
-    let order = plan::down(layout.workloads().map(|w| w.workload.clone()));
+    // Nothing of a share runs.
+    let runs = |workload: &String| !workload.starts_with("share.");
+    let order = plan::down(layout.workloads().map(|w| w.workload.clone()).filter(runs));
     all_placed(ground, row).await?;
     work.feed.tell(Event::Plan {
         steps: order

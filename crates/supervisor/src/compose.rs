@@ -11,7 +11,7 @@ use api::{
     audit::AuditConfig,
     context::{ContextFile, IdentityRef, RoleFile, secret},
     gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Origin, Route, TlsMin, Upstream},
-    identity::{Client, IdentityConfig},
+    identity::{Client, Directory, IdentityConfig, OutsideIssuer, VaultSecret},
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     registry::{Grant, RegistryConfig, RegistryRole, Tier},
@@ -32,13 +32,16 @@ use crate::{
     layout::{Layout, at},
 };
 
+pub mod graph;
 mod job;
 mod postgres;
 mod redis;
 mod roles;
 mod service;
+mod share;
 mod stand_in;
 
+pub use share::make as make_shares;
 pub use stand_in::port as external_port;
 
 /// Who the supervisor is to the stamp's own roles.
@@ -93,6 +96,8 @@ pub struct Composed {
     pub volume: Option<u64>,
     /// It makes sockets in a folder of its own.
     pub sockets: bool,
+    /// Folders that it has with others.
+    pub shares: Vec<drivers::share::Share>,
 }
 
 /// How readiness is seen.
@@ -133,6 +138,7 @@ impl Composed {
             folders: Vec::new(),
             volume: None,
             sockets: false,
+            shares: Vec::new(),
         }
     }
 
@@ -142,6 +148,9 @@ impl Composed {
         text.push_str(&format!("{:?}{:?}{:?}{:?}", self.listeners, self.limits, self.tls_names, self.keys));
         if !self.doors.is_empty() {
             text.push_str(&format!("{:?}", self.doors));
+        }
+        if !self.shares.is_empty() {
+            text.push_str(&format!("{:?}", self.shares));
         }
         if !self.reloads {
             text.push_str(&String::from_utf8_lossy(self.role.as_deref().unwrap_or_default()));
@@ -216,6 +225,7 @@ impl Composer<'_> {
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
             Resource::Redis(redis) => self.redis(id, redis),
             Resource::External(model::resource::External { stand_in: Some(part), .. }) => self.stand_in(id, part),
+            Resource::Graph(graph) => self.graph(id, graph, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
     }

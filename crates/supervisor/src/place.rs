@@ -98,6 +98,7 @@ pub fn place(
         hosts_file: Some(layout.hosts_file()),
         limits: composed.limits,
         volume,
+        shares: composed.shares.clone(),
         log: Some(place.join("shim.log")),
     };
     let mut placed = driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;
@@ -245,6 +246,7 @@ fn make_template(
         hosts_file: None,
         limits: drivers::Limits::default(),
         volume: None,
+        shares: Vec::new(),
         log: Some(log.clone()),
     };
     let placed = ground.driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;

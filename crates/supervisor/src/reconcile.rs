@@ -257,6 +257,8 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
     names.extend(system.services().filter(|(_, s)| s.migrate.is_some()).map(|(id, _)| format!("{id}.migrate")));
     names.extend(system.jobs().map(|(id, _)| id.to_string()));
+    // A share has a group's number instead of a user's.
+    names.extend(system.resources.keys().filter(|id| id.kind == model::Kind::Share).map(ToString::to_string));
     let mut layout = {
         let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
         Layout::settle(&ground.home, &ground.journal, &ground.machine, row, &names)?
@@ -273,6 +275,7 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     if system.resources.keys().any(|id| id.kind == model::Kind::Postgres) {
         recovery::ensure(&layout.folder)?;
     }
+    crate::compose::make_shares(&layout, &system)?;
     lead::settle(ground, &layout, &system)?;
     storage::settle(ground, row, &system)?;
     border::settle(ground, row, &system, &authority)?;

@@ -6,6 +6,7 @@ use sdk::{
 };
 
 use crate::{
+    app::Part,
     fault::Fault,
     store::{forms, qips},
 };
@@ -25,6 +26,10 @@ const DAYS: i32 = 30;
 /// # Errors
 /// A setting is unusable, or the database is away.
 pub async fn run(settings: &Settings) -> anyhow::Result<Done> {
+    if Part::from_settings(settings)? == Part::Centre {
+        tracing::info!("the centre has nothing to maintain");
+        return Ok(Done { deleted: 0, revised: 0 });
+    }
     let days = settings.parsed("MEG_LOG_DAYS", "a number of days, 1 to 3650", DAYS)?;
     if !(1..=3650).contains(&days) {
         return Err(SettingsError::Wrong { name: "MEG_LOG_DAYS", expected: "a number of days, 1 to 3650" }.into());

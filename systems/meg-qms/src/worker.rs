@@ -7,6 +7,7 @@ use sdk::{Settings, SettingsError, database::Queries};
 use uuid::Uuid;
 
 use crate::{
+    app::Part,
     fault::Fault,
     mail, media,
     media::Shelf,
@@ -163,6 +164,11 @@ impl Worker {
 /// # Errors
 /// A setting is unusable.
 pub async fn run(settings: &Settings) -> anyhow::Result<()> {
+    if Part::from_settings(settings)? == Part::Centre {
+        tracing::info!("the centre has no jobs");
+        asked().await;
+        return Ok(());
+    }
     let worker = Worker::from_settings(settings)?;
     let working = async {
         loop {

@@ -15,6 +15,7 @@ impl Composer<'_> {
         shim.run = self.program(&workload, run)?;
         shim.directory = self.directory(job.program.directory.as_deref(), run, &workload)?;
         shim.env = self.environment(&workload, &job.env, None)?;
+        self.mount_settings(&job.mounts, &mut shim.env);
         shim.once = true;
         shim.unresolved_as_text = job.unresolved == Unresolved::Text;
         Ok(Composed {
@@ -25,6 +26,7 @@ impl Composer<'_> {
             },
             ready: Ready::Done,
             start_within: job.timeout,
+            shares: self.shares(&job.mounts)?,
             ..Composed::plain(workload, shim)
         })
     }

@@ -42,6 +42,7 @@ impl Composer<'_> {
         shim.run = self.program(workload, run)?;
         shim.directory = self.directory(service.program.directory.as_deref(), run, workload)?;
         shim.env = self.environment(workload, &service.env, port)?;
+        self.mount_settings(&service.mounts, &mut shim.env);
         let told = crate::border::told(self.home, self.journal, self.row, self.system, self.layout, id)?;
         shim.env.extend(told.env);
         shim.link_keys = told.keys;
@@ -71,6 +72,7 @@ impl Composer<'_> {
             limits: self.limits(&Resource::Service(service.clone())),
             ready,
             start_within: service.start_within,
+            shares: self.shares(&service.mounts)?,
             ..Composed::plain(workload.into(), shim)
         })
     }
