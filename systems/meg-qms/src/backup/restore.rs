@@ -68,8 +68,7 @@ pub async fn restore(client: &mut Client, folder: &Path, share: &Path) -> Result
     }
     transaction.batch_execute(&format!("TRUNCATE {}", names.join(", "))).await?;
     for (name, table, content) in contents {
-        let known =
-            "SELECT count(*) = $2 FROM information_schema.columns WHERE table_name = $1 AND column_name = ANY ($3)";
+        let known = "SELECT count(*) = $2 FROM information_schema.columns WHERE table_name::text = $1 AND column_name::text = ANY ($3)";
         let count = i64::try_from(table.columns.len())?;
         let same: bool = transaction.query_one(known, &[name, &count, &table.columns]).await?.get(0);
         ensure!(same, "{name} has other columns by now");

@@ -212,7 +212,7 @@ async fn administrators_edit_forms_and_publish_reports_that_everybody_reads() {
     let q = world.sql("site", &format!(r#"SELECT "Id" FROM "Questions" WHERE "FormId" = {id}"#));
     let (answer, today) = (format!("q{q}"), today());
     let mut ann = site.signed_in("ann").await;
-    let audit = [("id", ID), ("version", "3"), ("ward", "ED"), ("audited_on", &today), (&answer, "no")];
+    let audit = [("id", ID), ("version", "3"), ("ward", "ED"), ("audited_on", today.as_str()), (answer.as_str(), "no")];
     let done = ann.post(&format!("/audit/{id}"), &audit).await;
     assert_eq!(done.location(), format!("/submissions/{ID}"), "{}", done.text);
     // The report: nobody reads it before it is published, everybody after.

@@ -161,8 +161,8 @@ async fn the_formulary_follows_the_integration_engine_and_bad_messages_are_answe
     // What is no message for us, and what is none that can be kept.
     for (bytes, code) in [
         (&b"nonsense"[..], "MSA|AR|"),
-        (b"MSH|^~\\&|R|S|M|M|1||ADT^A01|77|P|2.5.1\r", "MSA|AR|77"),
-        (b"MSH|^~\\&|R|S|M|M|1||MFN^M13|78|P|2.5.1\rMFI|FRM\r", "MSA|AE|78"),
+        (&b"MSH|^~\\&|R|S|M|M|1||ADT^A01|77|P|2.5.1\r"[..], "MSA|AR|77"),
+        (&b"MSH|^~\\&|R|S|M|M|1||MFN^M13|78|P|2.5.1\rMFI|FRM\r"[..], "MSA|AE|78"),
     ] {
         let answer = formulary::take(&site.app.database, bytes).await.unwrap();
         assert!(answer.contains(code), "{answer}");
