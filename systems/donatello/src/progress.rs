@@ -165,7 +165,8 @@ async fn tell(app: App, id: Uuid, mut socket: WebSocket) {
             again = false;
             let past = async { of(&app.database.get().await?, id).await };
             let Ok(past) = past.await else { return };
-            for event in past.into_iter().filter(|e| e.id > last) {
+            let known = last;
+            for event in past.into_iter().filter(|e| e.id > known) {
                 last = event.id;
                 if !send(&mut socket, &event).await || event.is_last() {
                     return;
