@@ -246,6 +246,8 @@ fn origin(origin: &SecretOrigin) -> Option<&ResourceId> {
         SecretOrigin::Telemetry { .. } | SecretOrigin::Generate { .. } | SecretOrigin::Ask => None,
         SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => None,
         SecretOrigin::RegistryPassword { .. } | SecretOrigin::BlobKey { .. } => None,
+        // Where a resource is and what it is called is settled before anything is started.
+        SecretOrigin::ClientId { .. } | SecretOrigin::Output { .. } => None,
     }
 }
 

@@ -182,6 +182,8 @@ impl Maker<'_> {
             }
             SecretOrigin::AdminPassword { postgres } => authority.key(&format!("postgres-admin/{}", postgres.name))?,
             SecretOrigin::ClientSecret { .. }
+            | SecretOrigin::ClientId { .. }
+            | SecretOrigin::Output { .. }
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
             | SecretOrigin::Redis { .. }
@@ -196,6 +198,8 @@ impl Maker<'_> {
             SecretOrigin::ClientSecret { client, .. } => {
                 authority.key("identity-root")?.derive(&format!("client:{client}"))
             }
+            SecretOrigin::ClientId { client, .. } => Secret::new(client.clone()),
+            SecretOrigin::Output { resource, output } => Secret::new(given_out(layout, system, resource, *output)?),
             SecretOrigin::Telemetry { telemetry, workload } => {
                 let key = ingest_key(authority, &workload.to_string())?;
                 Secret::new(format!(
@@ -325,6 +329,7 @@ fn leads(vault: &ResourceId, secret: &str) -> String {
 fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Option<String>, Error> {
     Ok(match origin {
         SecretOrigin::Telemetry { telemetry, .. } => Some(layout.url(telemetry)?),
+        SecretOrigin::Output { resource, output } => Some(given_out(layout, system, resource, *output)?),
         SecretOrigin::BlobKey { blob, connection_string: true } => Some(layout.named_url(blob)),
         SecretOrigin::Database { postgres, database, workload, format } => Some(format!(
             "{}:{}/{database} {format:?}{}",
@@ -347,6 +352,22 @@ fn redis_place(layout: &Layout, system: &System, redis: &ResourceId) -> Result<S
         return Err(Error::NotBuilt(format!("a connection to {redis} of another stamp")));
     };
     Ok(format!("{}:{}", layout.reach(redis)?, layout.port(declared.port)))
+}
+
+/// What a resource gives out that a vault keeps: where it is, or which tenant its directory is.
+fn given_out(layout: &Layout, system: &System, id: &ResourceId, output: model::value::Output) -> Result<String, Error> {
+    if output == model::value::Output::Tenant {
+        return Ok(layout.tenant.clone());
+    }
+    match system.resources.get(id) {
+        Some(Resource::Service(service)) if layout.closed.is_none() => {
+            let port = service.port.map_or(0, |port| layout.port(port));
+            // By address: without a closed network nobody ends TLS before it, and names may lead anywhere.
+            Ok(format!("http://{}:{port}", layout.address(id)?))
+        }
+        Some(Resource::Edge(_)) => layout.url(id),
+        _ => Ok(layout.named_url(id)),
+    }
 }
 
 fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {

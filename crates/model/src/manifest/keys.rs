@@ -486,7 +486,11 @@ const VAULT_ACCESS: &[Key] = &[
 
 const SECRET: &[Key] = &[
     Key::new("from", Resource, "The resource that the value belongs to."),
-    Key::new("what", OneOf(&["connection-string", "admin-password", "client-secret", "key"]), "Which value of it."),
+    Key::new(
+        "what",
+        OneOf(&["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url", "key"]),
+        "Which value of it.",
+    ),
     Key::new("for", Raw, "Whose: a workload, or the id of a sign-in client."),
     Key::new("database", Raw, "Which database; the first if not given."),
     Key::new("format", OneOf(&["npgsql", "url"]), "How a database connection is written; npgsql if not given."),
