@@ -38,6 +38,8 @@ pub mod secret {
     pub const BACKUP_KEY: &str = "backup-key";
     /// The registry's root key; the admin user's password and the key of its tokens derive from it.
     pub const REGISTRY_ROOT: &str = "registry-root";
+    /// A graph store's root key; the passwords of its users derive from it.
+    pub const GRAPH_ROOT: &str = "graph-root";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
     /// The password with which the members of one database follow each other.

@@ -46,6 +46,24 @@ pub fn installed(engines: &Path) -> Vec<Engine> {
     found.into_iter().map(|(_, engine)| engine).collect()
 }
 
+/// The `bin` of the newest graph engine: folders `falkordb-VERSION` with `redis-server` and its module.
+pub fn graph(engines: &Path) -> Option<PathBuf> {
+    let mut found: Vec<(Vec<u32>, PathBuf)> = std::fs::read_dir(engines)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let version = name.strip_prefix("falkordb-")?;
+            let numbers = version.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+            let bin = entry.path().join("bin");
+            (bin.join("redis-server").exists() && bin.join("falkordb.so").exists()).then_some((numbers, bin))
+        })
+        .collect();
+    found.sort();
+    found.pop().map(|(_, bin)| bin)
+}
+
 /// The engine for a resource: the newest of major version `want`, else of the first accepted major version that is there.
 pub fn choose(engines: &Path, want: u32, accept: &[u32]) -> Option<Engine> {
     let all = installed(engines);

@@ -12,6 +12,7 @@ pub mod database_token;
 pub mod engine;
 mod error;
 pub mod gateway;
+pub mod graph;
 pub mod identity;
 pub mod job;
 pub mod member;

@@ -99,6 +99,7 @@ impl Kind {
                 | Self::External
                 | Self::Redis
                 | Self::Job
+                | Self::Graph
                 | Self::Share
         )
     }

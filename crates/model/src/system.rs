@@ -95,6 +95,7 @@ impl System {
         let number = crate::plan::number_of(workload);
         match self.resources.get(&id)? {
             Resource::Postgres(postgres) if postgres.members() > 1 => Some(postgres.zone(number)),
+            Resource::Graph(graph) if graph.members > 1 && !crate::plan::watches(workload) => Some(graph.zone(number)),
             Resource::Service(service) if service.scale.min > 1 => {
                 let members = self.databases().map(|(_, p)| p).find(|p| p.zone(1) != p.zone(2) && p.has_standby());
                 members.map(|postgres| postgres.zone((number - 1) % 2 + 1))

@@ -475,6 +475,10 @@ pub enum Role {
         #[arg(long)]
         config: PathBuf,
     },
+    Graph {
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Hands a file of PostgreSQL's log to its keeper
     Archive {
         #[arg(long)]

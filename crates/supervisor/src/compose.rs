@@ -11,7 +11,7 @@ use api::{
     audit::AuditConfig,
     context::{ContextFile, IdentityRef, RoleFile, secret},
     gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Origin, Route, TlsMin, Upstream},
-    identity::{Client, IdentityConfig},
+    identity::{Client, Directory, IdentityConfig, OutsideIssuer, VaultSecret},
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     registry::{Grant, RegistryConfig, RegistryRole, Tier},
@@ -32,6 +32,7 @@ use crate::{
     layout::{Layout, at},
 };
 
+pub mod graph;
 mod job;
 mod postgres;
 mod redis;
@@ -224,6 +225,7 @@ impl Composer<'_> {
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
             Resource::Redis(redis) => self.redis(id, redis),
             Resource::External(model::resource::External { stand_in: Some(part), .. }) => self.stand_in(id, part),
+            Resource::Graph(graph) => self.graph(id, graph, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
     }

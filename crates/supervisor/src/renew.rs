@@ -53,7 +53,9 @@ pub fn issue(
         None => LIFE,
     };
     // Services ask the edge who it is.
-    let calls = workload.parse::<ResourceId>().is_ok_and(|id| id.kind == Kind::Edge);
+    // Members of a graph store ask one another.
+    let kind = model::plan::resource_of(workload).parse::<ResourceId>().map(|id| id.kind);
+    let calls = matches!(kind, Ok(Kind::Edge | Kind::Graph));
     let pair = authority.issue(names, layout.front(workload)?.into(), life, calls)?;
     let until_ms = ground.clock.now_ms() + life.as_millis() as i64;
     let issued = Issued { until_ms, names: names.to_vec() };

@@ -228,8 +228,14 @@ impl Maker<'_> {
                 let place = redis_place(layout, system, redis)?;
                 Secret::new(format!("rediss://{user}:{}@{place}/0", password.expose()))
             }
-            SecretOrigin::Graph { .. } => {
-                return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
+            SecretOrigin::Graph { .. } if anew => {
+                return Err(Error::Asked {
+                    what: format!("{name} cannot be rotated alone: it is derived from the store's root key"),
+                    hint: None,
+                });
+            }
+            SecretOrigin::Graph { graph, workload } => {
+                crate::compose::graph::connection_string(layout, authority, system, graph, workload)?
             }
         }))
     }
@@ -275,6 +281,10 @@ fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Opti
             database_port(layout, system, postgres)
         )),
         SecretOrigin::Redis { redis, .. } => Some(redis_place(layout, system, redis)?),
+        SecretOrigin::Graph { graph, .. } => match system.resources.get(graph) {
+            Some(Resource::Graph(declared)) => Some(crate::compose::graph::hosts(layout, graph, declared)?),
+            _ => None,
+        },
         _ => None,
     })
 }
@@ -297,6 +307,12 @@ fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16
 /// Whether a service refers to the secret.
 fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
     system.services().any(|(_, service)| uses(service, vault, name))
+        || system.resources.values().any(|resource| match resource {
+            Resource::Identity(identity) => {
+                identity.secrets().any(|s| s.vault == *vault && s.secret.eq_ignore_ascii_case(name))
+            }
+            _ => false,
+        })
         || system.jobs().any(|(_, job)| job.env.values().any(|value| refers(value, vault, name)))
 }
 

@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
+    client::Client,
+    graph::{GraphHealth, GraphPart, GraphState},
     member::Part,
     shim::WorkloadState,
     supervisor::{MemberStatus, ResourceStatus, Status},
@@ -20,6 +22,9 @@ use crate::{
     stamp::{Ground, What},
     storage,
 };
+
+/// How long a member of a graph store may take to say how it is.
+const ASK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Looks at every workload of the stamp.
 pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Error> {
@@ -186,6 +191,7 @@ async fn members(
             all.insert(workload, status);
         }
     }
+    graphs(system, layout, &mut all).await;
     Ok(all)
 }
 
@@ -196,6 +202,67 @@ fn own_port(system: &model::System, layout: &Layout, one: &crate::compose::Compo
         Some(model::Resource::Redis(redis)) => Some(layout.port(redis.port)),
         _ => database_port(one),
     }
+}
+
+/// How the members of each graph store stand, by what they say, and how their monitor sees them.
+async fn graphs(system: &model::System, layout: &Layout, all: &mut BTreeMap<String, MemberStatus>) {
+    let ask = |workload: &str| Client::unix(layout.control(workload)).timeout(ASK);
+    for (id, resource) in &system.resources {
+        let model::Resource::Graph(graph) = resource else { continue };
+        if graph.members < 2 && !graph.monitor {
+            continue;
+        }
+        let workloads = plan::workloads(id, resource);
+        let mut pulses = BTreeMap::new();
+        for workload in workloads.iter().filter(|w| !plan::watches(w)) {
+            pulses.insert(workload, api::graph::pulse(&ask(workload)).await.unwrap_or_default());
+        }
+        for workload in &workloads {
+            let status = match pulses.get(workload) {
+                Some(pulse) => MemberStatus {
+                    part: match pulse.part {
+                        GraphPart::Leader => "leader",
+                        GraphPart::Follower => "follower",
+                        GraphPart::Alone => "alone",
+                        GraphPart::None => "none",
+                    }
+                    .into(),
+                    zone: graph.zone(plan::number_of(workload)),
+                    term: pulse.term,
+                    timeline: 0,
+                    lag_bytes: None,
+                    lag_ms: None,
+                    synchronous: pulse.joined,
+                    doing: pulse.doing.clone(),
+                },
+                None => {
+                    let seen = api::graph::cluster(&ask(workload)).await;
+                    let doing = match seen {
+                        Ok(health) => in_words(&health),
+                        Err(_) => "it does not answer".into(),
+                    };
+                    MemberStatus { part: "monitor".into(), doing, ..MemberStatus::default() }
+                }
+            };
+            all.insert(workload.clone(), status);
+        }
+    }
+}
+
+fn in_words(health: &GraphHealth) -> String {
+    let state = match health.state {
+        GraphState::Healthy => "healthy",
+        GraphState::Degraded => "degraded",
+        GraphState::Lost => "lost",
+    };
+    let troubles: Vec<String> = health
+        .members
+        .iter()
+        .filter(|m| !m.functions)
+        .map(|m| format!("{} does not function: {}", m.name, m.trouble))
+        .collect();
+    let leader = health.leader.as_ref().map_or("nobody leads".to_owned(), |l| format!("{l} leads"));
+    [vec![format!("the cluster is {state}, {leader}")], troubles].concat().join("; ")
 }
 
 fn database_port(one: &crate::compose::Composed) -> Option<u16> {

@@ -492,12 +492,42 @@ const SECRET: &[Key] = &[
 
 const IDENTITY: &[Key] = &[
     Key::new("title", Text, "Shown when signing in; the system's title if not given."),
-    Key::new("issuer", Raw, "An outside OIDC issuer that people sign in at, `https://...`.").later(),
+    Key::new("issuer", Raw, "An outside OIDC issuer in place of this sign-in, `https://...`.").later(),
+    Key::new(
+        "issuers",
+        Named(Names::Name, &Table(OUTSIDE_ISSUER)),
+        "Outside OIDC issuers that vouch for people; each registers `{identity.NAME.issuer}/outside/NAME/callback`.",
+    ),
+    Key::new(
+        "directory",
+        Table(DIRECTORY),
+        "An LDAP directory that judges the passwords of people with its addresses.",
+    ),
     Key::new("groups", List(&Name), "Groups of people."),
     Key::new("admin_group", Name, "The group whose members administer people."),
     Key::new("clients", Named(Names::Name, &Table(CLIENT)), "Applications that people sign in to."),
     Key::new("mfa", Bool, "A second factor is asked of everybody.").later(),
     Key::new("session", Duration, "How long a sign-in lasts; 12h if not given."),
+];
+
+const OUTSIDE_ISSUER: &[Key] = &[
+    Key::new("title", Text, "On the button: `Sign in with TITLE`; the key if not given."),
+    Key::new("issuer", Text, "As it calls itself, `https://...`.").required(),
+    Key::new("client", Raw, "What this stamp is called there (`client_id`).").required(),
+    Key::new("secret", Text, "The client's secret, a vault reference; without one PKCE alone proves who asks."),
+    Key::new("domains", List(&Raw), "People with these e-mail domains sign in there and nowhere else."),
+    Key::new("groups_claim", Raw, "The claim with the groups; `groups` if not given."),
+    Key::new("groups", Named(Names::Name, &Raw), "By group here: what it is called there."),
+];
+
+const DIRECTORY: &[Key] = &[
+    Key::new("url", Text, "`ldaps://HOST[:PORT]`, `ldap://` (with StartTLS), or `{external.NAME.url}`.").required(),
+    Key::new("base", Raw, "Where people and groups are searched, such as `dc=example,dc=org`.").required(),
+    Key::new("bind", Raw, "The account of this stamp that searches, by its whole name.").required(),
+    Key::new("secret", Text, "That account's password, a vault reference.").required(),
+    Key::new("domains", List(&Raw), "People with these e-mail domains sign in by it and in no other way.").required(),
+    Key::new("login", Raw, "The attribute that logins are; `mail` if not given."),
+    Key::new("groups", Named(Names::Name, &Raw), "By group here: what it is called there, whole or its first part."),
 ];
 
 const CLIENT: &[Key] = &[

@@ -49,6 +49,8 @@ impl Reader<'_> {
                 clients: BTreeMap::new(),
                 mfa: false,
                 session: Duration::from_secs(12 * 3600),
+                issuers: BTreeMap::new(),
+                directory: None,
             };
             resources.insert(ResourceId::new(Kind::Identity, "main"), Resource::Identity(bare));
         }

@@ -265,6 +265,17 @@ pub struct Graph {
     pub access: Vec<GraphAccess>,
 }
 
+impl Graph {
+    /// The zone label of member number `n` (from 1); without declared zones each is in one of its own.
+    pub fn zone(&self, n: u32) -> String {
+        let index = n as usize - 1;
+        match self.zones.len() {
+            0 => n.to_string(),
+            zones => self.zones[index % zones].clone(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GraphAccess {
     pub to: Principal,
