@@ -112,7 +112,10 @@ impl Site {
         let first = resource.address.split([',', ' ']).next().unwrap_or_default();
         // Who takes no connections, such as a job, has no port.
         let bare = || first.parse().map(|ip: std::net::IpAddr| SocketAddr::new(ip, 0));
-        first.parse().or_else(|_| bare()).map_err(|_| Miss::Failed(format!("{workload} has the address `{}`", resource.address)))
+        first
+            .parse()
+            .or_else(|_| bare())
+            .map_err(|_| Miss::Failed(format!("{workload} has the address `{}`", resource.address)))
     }
 
     /// What sets a workload's place apart from all others of this machine: its address, and the number of its network.

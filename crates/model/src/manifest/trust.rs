@@ -160,10 +160,11 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
         Kind::Telemetry | Kind::Redis | Kind::Graph => &["connection-string"],
         Kind::Identity => &["client-secret"],
         Kind::Registry => &["admin-password"],
+        Kind::Blob => &["connection-string", "key"],
         _ => &[],
     };
     if !offers.contains(&what) {
-        if ["connection-string", "admin-password", "client-secret"].contains(&what) {
+        if ["connection-string", "admin-password", "client-secret", "key"].contains(&what) {
             let fault = Diagnostic::new(Code::S0118, entry.key_span.clone(), format!("`{id}` has no {what}"));
             r.fault(if offers.is_empty() { fault } else { fault.note(format!("it has: {}", offers.join(", "))) });
         }
@@ -171,7 +172,7 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     }
     let spare: &[&str] = match (id.kind, what) {
         (Kind::Postgres, "connection-string") => &[],
-        (_, "admin-password") => &["for", "database", "format"],
+        (_, "admin-password") | (Kind::Blob, _) => &["for", "database", "format"],
         _ => &["database", "format"],
     };
     for extra in spare.iter().filter_map(|key| node.entry(key)) {
@@ -181,6 +182,10 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
             format!("`{}` says nothing about the {what} of `{id}`", extra.key),
         );
         r.fault(fault);
+    }
+    if id.kind == Kind::Blob {
+        // The key is the account's, not a workload's: those that can ask by their identity need none.
+        return Some(SecretOrigin::BlobKey { blob: id, connection_string: what == "connection-string" });
     }
     if what == "admin-password" {
         return Some(match id.kind {

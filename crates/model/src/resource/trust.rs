@@ -83,6 +83,8 @@ pub enum SecretOrigin {
     Graph { graph: ResourceId, workload: Principal },
     /// The admin user's password of `registry`.
     RegistryPassword { registry: ResourceId },
+    /// The key of the account `blob`, or how clients connect with it.
+    BlobKey { blob: ResourceId, connection_string: bool },
     /// Random, made once.
     Generate { bytes: u32 },
     /// The same value as a secret of another vault.
@@ -101,6 +103,7 @@ impl SecretOrigin {
             Self::Redis { redis, .. } => Some(redis),
             Self::Graph { graph, .. } => Some(graph),
             Self::RegistryPassword { registry } => Some(registry),
+            Self::BlobKey { blob, .. } => Some(blob),
             Self::Same { vault, .. } => Some(vault),
             Self::Generate { .. } | Self::Ask => None,
         }
