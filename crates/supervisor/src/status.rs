@@ -195,6 +195,15 @@ async fn members(
     Ok(all)
 }
 
+/// The port of who opens the listener itself: a database, Redis.
+fn own_port(system: &model::System, layout: &Layout, one: &crate::compose::Composed) -> Option<u16> {
+    let id: Option<model::ResourceId> = plan::resource_of(&one.workload).parse().ok();
+    match system.resources.get(&id?) {
+        Some(model::Resource::Redis(redis)) => Some(layout.port(redis.port)),
+        _ => database_port(one),
+    }
+}
+
 /// How the members of each graph store stand, by what they say, and how their monitor sees them.
 async fn graphs(system: &model::System, layout: &Layout, all: &mut BTreeMap<String, MemberStatus>) {
     let ask = |workload: &str| Client::unix(layout.control(workload)).timeout(ASK);
@@ -254,16 +263,6 @@ fn in_words(health: &GraphHealth) -> String {
         .collect();
     let leader = health.leader.as_ref().map_or("nobody leads".to_owned(), |l| format!("{l} leads"));
     [vec![format!("the cluster is {state}, {leader}")], troubles].concat().join("; ")
-}
-
-/// The port of a database: its server opens the listener itself.
-/// The port of who opens the listener itself: a database, Redis.
-fn own_port(system: &model::System, layout: &Layout, one: &crate::compose::Composed) -> Option<u16> {
-    let id: Option<model::ResourceId> = plan::resource_of(&one.workload).parse().ok();
-    match system.resources.get(&id?) {
-        Some(model::Resource::Redis(redis)) => Some(layout.port(redis.port)),
-        _ => database_port(one),
-    }
 }
 
 fn database_port(one: &crate::compose::Composed) -> Option<u16> {
