@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod backup;
+pub mod blob;
 pub mod client;
 pub mod context;
 pub mod database_token;

@@ -1,6 +1,10 @@
 //! The keeper of one PostgreSQL: its configuration, and what the supervisor asks of it on the control socket.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +81,32 @@ pub struct IdentityRole {
     pub from: Vec<IpAddr>,
     /// Its right in each database; none in any other.
     pub rights: BTreeMap<String, Right>,
+}
+
+/// `POST /databases/{name}/dump` and `/load`: the file that one database goes into or comes from, in a folder of the keeper's
+/// user. A load makes `NAME-restored` beside the database.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DumpFile {
+    pub file: PathBuf,
+}
+
+/// `POST /databases/{name}/swap`: what the database that is there is called from then on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SwapName {
+    pub kept: String,
+}
+
+/// `POST /databases/{name}/aside`: removes the restored database, or those that swaps have kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Aside {
+    pub kept: bool,
+}
+
+/// Which database came of it, and which were set aside or removed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exchange {
+    pub database: String,
+    pub kept: Vec<String>,
 }
 
 /// `PUT /admin-password` on the control socket: the administrator has another password from then on.
@@ -172,6 +202,38 @@ pub async fn remove_role(control: &Client, name: &str) -> Result<(), WireError> 
 /// As every call: see [`WireError`]. 400 for a name that is refused.
 pub async fn set_database(control: &Client, name: &str) -> Result<(), WireError> {
     control.put(&format!("/databases/{name}"), &serde_json::json!({})).await
+}
+
+/// Writes one database into a file.
+///
+/// # Errors
+/// 404 when there is none of that name, 501 where PostgreSQL's tools are missing; see [`WireError`] for the rest.
+pub async fn dump_database(control: &Client, name: &str, file: &Path) -> Result<(), WireError> {
+    control.post(&format!("/databases/{name}/dump"), &DumpFile { file: file.into() }).await
+}
+
+/// Makes `NAME-restored` out of a file, with the owners and rights of `name`.
+///
+/// # Errors
+/// As [`dump_database`].
+pub async fn load_database(control: &Client, name: &str, file: &Path) -> Result<Exchange, WireError> {
+    control.post(&format!("/databases/{name}/load"), &DumpFile { file: file.into() }).await
+}
+
+/// Has `NAME-restored` take the place of `name`, whose sessions end and which is `kept` under that name.
+///
+/// # Errors
+/// 404 when either is not there; see [`WireError`] for the rest.
+pub async fn swap_database(control: &Client, name: &str, kept: &str) -> Result<Exchange, WireError> {
+    control.post(&format!("/databases/{name}/swap"), &SwapName { kept: kept.into() }).await
+}
+
+/// Removes `NAME-restored`, or what swaps have `kept`.
+///
+/// # Errors
+/// As every call: see [`WireError`].
+pub async fn drop_aside(control: &Client, name: &str, kept: bool) -> Result<Exchange, WireError> {
+    control.post(&format!("/databases/{name}/aside"), &Aside { kept }).await
 }
 
 /// What the keeper says of its server, ready or not.

@@ -129,7 +129,7 @@ pub struct Restored {
     pub origin: String,
     /// The restored one, such as `postgres.main-restored`.
     pub name: String,
-    /// `beside`, `verified`, `swapped`, `discarded` or `forgotten`.
+    /// `beside`, `verified`, `swapped`, `discarded` or `forgotten`; of one database alone with `database-` before it.
     pub state: String,
     pub milliseconds: u64,
     /// Where it answers, `ADDRESS:PORT`; roles and passwords are the origin's.
@@ -166,6 +166,9 @@ pub struct RestoreRequest {
     /// It is read whole and removed again.
     #[serde(default)]
     pub verify: bool,
+    /// This database of it alone, into the server there is.
+    #[serde(default)]
+    pub database: Option<String>,
 }
 
 /// `POST /restore-from`: brings up a stamp that is not there from a copy of another one's backups.
@@ -191,6 +194,9 @@ pub struct SwapRequest {
     pub stamp: String,
     pub resource: Option<String>,
     pub act: SwapAct,
+    /// One database of it, which was restored alone.
+    #[serde(default)]
+    pub database: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]

@@ -190,7 +190,7 @@ async fn finish(
     let now = app.now();
     let mut id_claims = json!({
         "iss": settings.issuer, "sub": person.id, "aud": client.id, "exp": now + ID_TOKEN_SECONDS, "iat": now,
-        "auth_time": grant.auth_time, "sid": grant.session,
+        "auth_time": grant.auth_time, "sid": grant.session, "tid": settings.tenant,
     });
     if let Some(all) = id_claims.as_object_mut() {
         if by == "authorization_code"

@@ -76,7 +76,7 @@ impl Kind {
 
     /// Whether it is a role that writes an audit record of what it did.
     pub const fn keeps_a_record(self) -> bool {
-        matches!(self, Self::Vault | Self::Identity | Self::Registry)
+        matches!(self, Self::Vault | Self::Identity | Self::Registry | Self::Blob)
     }
 
     /// Whether people of this machine reach it from outside of a closed network.
@@ -101,6 +101,7 @@ impl Kind {
                 | Self::Job
                 | Self::Graph
                 | Self::Share
+                | Self::Blob
         )
     }
 }

@@ -244,7 +244,10 @@ fn origin(origin: &SecretOrigin) -> Option<&ResourceId> {
         SecretOrigin::Same { vault, .. } => Some(vault),
         // The key is derived; telemetry need not run for it.
         SecretOrigin::Telemetry { .. } | SecretOrigin::Generate { .. } | SecretOrigin::Ask => None,
-        SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } | SecretOrigin::RegistryPassword { .. } => None,
+        SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => None,
+        SecretOrigin::RegistryPassword { .. } | SecretOrigin::BlobKey { .. } => None,
+        // Where a resource is and what it is called is settled before anything is started.
+        SecretOrigin::ClientId { .. } | SecretOrigin::Output { .. } => None,
     }
 }
 

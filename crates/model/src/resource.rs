@@ -15,7 +15,7 @@ pub use app::{
 };
 pub use data::{
     Backup, Blob, BlobAccess, Container, DatabaseAccess, DatabaseRight, Graph, GraphAccess, GraphRight,
-    HighAvailability, Postgres, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish, WhenLost,
+    HighAvailability, Postgres, PublicRead, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish, WhenLost,
 };
 pub use edge::{Cache, Edge, EdgeLimits, Origin, Probe, Rate, RatePer, Route, TlsMin};
 pub use trust::{

@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{Kind, ResourceId},
-    resource::{Edge, Job, Postgres, Resource, Service, Vault, Watch},
+    id::{Kind, Principal, ResourceId},
+    resource::{Edge, Job, Postgres, Resource, Service, SignIn, Vault, Watch},
     unit::{Bytes, Cidr, Price},
 };
 
@@ -108,13 +108,25 @@ impl System {
         self.resources.iter().filter_map(|(id, r)| if let Resource::Vault(v) = r { Some((id, v)) } else { None })
     }
 
+    /// Whether a workload, or its migration, signs in to a database by identity.
+    fn signs_in_by_identity(&self, id: &ResourceId) -> bool {
+        let named = |who: &Principal| matches!(who, Principal::Workload(w) | Principal::Migrate(w) if w == id);
+        self.resources.values().any(|resource| match resource {
+            Resource::Postgres(postgres) => {
+                postgres.access.iter().any(|a| a.sign_in == SignIn::Identity && named(&a.to))
+            }
+            _ => false,
+        })
+    }
+
     /// What `id` needs, declared or implied, within this stamp: started before it, and it may talk to them. A vault and
     /// what else asks for tokens needs the identity; a service needs the telemetry only if it says so.
     pub fn needs(&self, id: &ResourceId) -> BTreeSet<ResourceId> {
         let Some(resource) = self.resources.get(id) else { return BTreeSet::new() };
         let mut needs = resource.needs();
         needs.retain(|need| self.resources.contains_key(need));
-        if matches!(resource, Resource::Vault(_) | Resource::Blob(_)) {
+        // A vault judges tokens; who signs in to a database by identity has to get one first.
+        if matches!(resource, Resource::Vault(_) | Resource::Blob(_)) || self.signs_in_by_identity(id) {
             needs.extend(self.resources.keys().filter(|k| k.kind == crate::Kind::Identity).cloned());
         }
         needs

@@ -72,3 +72,61 @@ fn down_ends_the_entry_first_and_the_record_last() {
     let all = ["audit.main", "edge", "postgres.main", "service.web", "service.web+2", "vault.main"].map(str::to_owned);
     assert_eq!(plan::down(all), ["edge", "service.web", "service.web+2", "postgres.main", "vault.main", "audit.main"]);
 }
+
+#[test]
+fn a_migration_after_the_deployment_stands_between_the_service_and_those_who_wait_for_it() {
+    let text = r#"
+stamp = 1
+system = "shop"
+[stamps.dev]
+[edge]
+routes = [{ path = "/", to = "service.web" }]
+[service.web]
+run = ["web"]
+port = 8080
+needs = ["postgres.main", "identity.main"]
+[service.web.migrate]
+run = ["web", "migrate"]
+when = "after"
+[postgres.main]
+version = 16
+databases = ["one", "two"]
+access = [
+  { to = "service.web", right = "read-write", database = "two", sign_in = "identity" },
+  { to = "service.web.migrate", right = "owner", database = "two", sign_in = "identity" },
+]
+[identity.main]
+"#;
+    let system = Manifest::parse(text).unwrap().resolve("dev").unwrap();
+    let plan = plan::up(&system, &Observed::default());
+    let needs = |id: &str| plan.steps.iter().find(|s| s.id == id).unwrap().needs.clone();
+    assert_eq!(needs("roles postgres.main"), ["start postgres.main"], "the roles need no vault");
+    assert!(needs("start service.web").contains(&"roles postgres.main".to_owned()));
+    assert_eq!(needs("migrate service.web"), ["start service.web"]);
+    assert!(needs("start edge").contains(&"migrate service.web".to_owned()), "nobody comes in before it");
+    // Once it has run for this version it is not run again, and the roles are looked at each time.
+    let migrated = system.services().map(|(id, _)| id.clone()).collect();
+    let again = plan::up(&system, &Observed { migrated, ..Observed::default() });
+    assert!(again.steps.iter().all(|s| s.id != "migrate service.web"));
+    assert!(again.steps.iter().any(|s| s.id == "roles postgres.main"));
+}
+
+#[test]
+fn whoever_signs_in_by_identity_must_have_one_and_do_so_everywhere() {
+    let with = |access: &str, rest: &str| {
+        let text = format!(
+            "stamp = 1\nsystem = \"shop\"\n[stamps.dev]\n[service.web]\nrun = [\"web\"]\n[postgres.main]\nversion = 16\n\
+             databases = [\"one\", \"two\"]\naccess = [{access}]\n{rest}"
+        );
+        let faults = Manifest::parse(&text).unwrap().resolve("dev").unwrap_err();
+        faults.iter().map(|fault| fault.message.clone()).collect::<Vec<_>>().join("; ")
+    };
+    let one = "{ to = \"service.web\", right = \"read-only\", sign_in = \"identity\" }";
+    assert!(with(one, "").contains("and the stamp has none"));
+    let two = "{ to = \"service.web\", right = \"read-only\", database = \"two\" }";
+    let said = with(&format!("{one}, {two}"), "[identity.main]");
+    assert!(said.contains("by identity in one of `one` and `two`"), "{said}");
+    let group = "{ to = \"group:staff\", right = \"read-only\", sign_in = \"identity\" }";
+    let said = with(group, "[identity.main]\ngroups = [\"staff\"]");
+    assert!(said.contains("it is no workload"), "{said}");
+}

@@ -93,7 +93,7 @@ impl Admin {
         Ok(())
     }
 
-    fn password(&self) -> Secret {
+    pub fn password(&self) -> Secret {
         self.password.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

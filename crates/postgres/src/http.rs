@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{
     backup::BackupRequest,
     context::Renewal,
-    postgres::{AdminPassword, IdentityRoles, PostgresHealth, RoleRequest},
+    postgres::{AdminPassword, Aside, DumpFile, Exchange, IdentityRoles, PostgresHealth, RoleRequest, SwapName},
 };
 use axum::{
     Extension, Json, Router,
@@ -18,7 +18,7 @@ use axum::{
 };
 use service::{Peer, answer};
 
-use crate::{Error, keeper::Keeper};
+use crate::{Error, keeper::Keeper, one_database};
 
 pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
     Router::new()
@@ -31,6 +31,10 @@ pub(crate) fn routes(keeper: Arc<Keeper>) -> Router {
         .route("/roles/{name}", put(set_role).delete(remove_role))
         .route("/identity-roles", put(set_identity_roles))
         .route("/databases/{name}", put(set_database))
+        .route("/databases/{name}/dump", post(dump))
+        .route("/databases/{name}/load", post(load))
+        .route("/databases/{name}/swap", post(swap))
+        .route("/databases/{name}/aside", post(drop_aside))
         .route("/admin-password", put(change_admin_password))
         .route("/archive/{name}", post(archive))
         .route("/fetch/{name}", post(fetch))
@@ -106,6 +110,40 @@ async fn remove_role(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>
 async fn set_database(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>) -> Response {
     match keeper.roles() {
         Ok((roles, admin)) => done(roles.set_database(admin, &name).await),
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn dump(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>, Json(asked): Json<DumpFile>) -> Response {
+    let dumped = async {
+        let (checked, admin) = keeper.databases()?;
+        one_database::dump(checked, admin, &name, &asked.file).await
+    };
+    done(dumped.await)
+}
+
+async fn load(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>, Json(asked): Json<DumpFile>) -> Response {
+    let loaded = async {
+        let (checked, admin) = keeper.databases()?;
+        let database = one_database::load(checked, admin, &name, &asked.file).await?;
+        Ok(Exchange { database, kept: Vec::new() })
+    };
+    said(loaded.await)
+}
+
+async fn swap(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>, Json(asked): Json<SwapName>) -> Response {
+    let swapped = async { one_database::swap(keeper.databases()?.1, &name, &asked.kept).await };
+    said(swapped.await)
+}
+
+async fn drop_aside(State(keeper): State<Arc<Keeper>>, Path(name): Path<String>, Json(asked): Json<Aside>) -> Response {
+    let dropped = async { one_database::drop_aside(keeper.databases()?.1, &name, asked.kept).await };
+    said(dropped.await)
+}
+
+fn said(result: Result<Exchange, Error>) -> Response {
+    match result {
+        Ok(exchange) => Json(exchange).into_response(),
         Err(error) => refusal(&error),
     }
 }

@@ -622,6 +622,15 @@ impl Keeper {
         }
     }
 
+    /// What is needed to work on whole databases, once the server is ready and takes writes.
+    pub fn databases(&self) -> Result<(&Checked, &Admin), Error> {
+        let (_, admin) = self.roles()?;
+        if replica::is_standby(&self.checked.pgdata) {
+            return Err(Error::NotReady("it follows another server".into()));
+        }
+        Ok((&self.checked, admin))
+    }
+
     /// The administrator has another password from now on.
     pub async fn change_admin_password(&self, new: Secret) -> Result<(), Error> {
         let (_, admin) = self.roles()?;

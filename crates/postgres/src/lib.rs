@@ -20,6 +20,7 @@ mod identity_roles;
 mod keeper;
 mod member;
 mod name;
+mod one_database;
 mod postmaster;
 mod radius;
 mod replica;

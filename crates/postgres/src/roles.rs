@@ -61,6 +61,9 @@ impl Roles {
             client.batch_execute(&statement).await.map_err(Error::sql("create a database"))?;
             tracing::info!(database, "made a database");
         }
+        // One whose swap was cut is closed.
+        let open = format!("ALTER DATABASE {quoted} ALLOW_CONNECTIONS true");
+        client.batch_execute(&open).await.map_err(Error::sql("open a database"))?;
         let (write, read) = (ident(&group(database, Right::ReadWrite)), ident(&group(database, Right::ReadOnly)));
         client
             .batch_execute(&format!(

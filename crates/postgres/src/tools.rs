@@ -247,6 +247,46 @@ pub(crate) fn verify_backup(bin: &Path, folder: &Path) -> Result<(), Error> {
     Err(Error::Tool { tool: TOOL, status: output.status, text })
 }
 
+/// `pg_dump` of one database into a file, in the form that [`load`] reads.
+pub(crate) fn dump(
+    bin: &Path,
+    socket_dir: &Path,
+    port: u16,
+    password: &Secret,
+    database: &str,
+    to: &Path,
+) -> Result<(), Error> {
+    const TOOL: &str = "pg_dump";
+    let mut command = client(bin, TOOL)?;
+    command.arg("--host").arg(socket_dir).arg(format!("--port={port}"));
+    command.args(["--username=postgres", "--no-password", "--format=custom", "--compress=1"]);
+    command.arg(format!("--dbname={database}")).arg("--file").arg(to);
+    whole(start(TOOL, command, password)?)
+}
+
+/// `pg_restore` of a file into an empty database: all of it, or nothing.
+pub(crate) fn load(
+    bin: &Path,
+    socket_dir: &Path,
+    port: u16,
+    password: &Secret,
+    database: &str,
+    from: &Path,
+) -> Result<(), Error> {
+    const TOOL: &str = "pg_restore";
+    let mut command = client(bin, TOOL)?;
+    command.arg("--host").arg(socket_dir).arg(format!("--port={port}"));
+    command.args(["--username=postgres", "--no-password", "--single-transaction", "--exit-on-error"]);
+    command.arg(format!("--dbname={database}")).arg(from);
+    whole(start(TOOL, command, password)?)
+}
+
+/// Waits for a tool that says nothing worth keeping.
+fn whole(mut running: Running) -> Result<(), Error> {
+    io::copy(&mut running, &mut io::sink()).map_err(Error::io("read from", running.tool))?;
+    running.ended()
+}
+
 /// `pg_amcheck` over every table and index of every database. Gives its words.
 pub(crate) fn check(bin: &Path, socket_dir: &Path, port: u16, password: &Secret) -> Result<String, Error> {
     const TOOL: &str = "pg_amcheck";

@@ -2,12 +2,14 @@
 
 mod audit;
 pub(crate) mod backup;
+mod blob;
 mod compute;
 mod database;
 mod doors;
 mod edge;
 mod encrypted;
 mod front;
+mod graph;
 mod identity;
 pub(crate) mod members;
 mod network;
@@ -97,6 +99,7 @@ catalogue! {
     looks "query_audited" audit::query: "A query with a mark is found in the record of the database, with the role that ran it.";
     acts "admin_acts_recorded" audit::admin_acts: "An act of each kind that the supervisor carries out for people is recorded with who, what, to which stamp and when.";
     acts "audit_kept" audit::kept: "The clock moved: a record is found the day before its end and gone the day after.";
+    looks "blob_reader" blob::reader: "As the service: listing and reading succeed, writing and deleting are refused; without a token, with another's, and as services without a role all is refused.";
     looks "registry_password" registry::password: "With the vault's password somebody logs in to the registry, pushes and pulls; with three others nobody does.";
     looks "registry_private" registry::private: "Without credentials nothing is pulled, by tag or digest; with its identity a service pulls and may not push; the pull is recorded.";
     compares "registry_tier" registry::tier: "Each registry says its tier, and takes an announced blob of half its room and not one of a byte more than all.";
@@ -161,6 +164,9 @@ catalogue! {
     acts "full_disk" storage::full: "A small disk that does not grow is written full: refused, diagnosed, nothing lost; with growth turned on writes go on.";
     acts "iops" storage::iops: "Random reads on the database's disk, past every page cache, counted.";
     acts "slow_query_mended" storage::slow_query_mended: "A query without an index is reported as slow; with the index it takes a tenth at most.";
+    looks "graph_cluster" graph::cluster: "Members of the graph at addresses and in zones of their own, one leads, all others follow, and the monitor calls that healthy.";
+    acts "graph_member_lost" graph::member_lost: "The graph's leader is killed with all its processes: reads go on, another leads, a write is taken, nothing acknowledged is lost.";
+    acts "graph_monitor_names" graph::monitor_names: "A member is paused: the monitor names it and calls the cluster degraded, and healthy again afterwards.";
     compares "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";
     acts "logs_kept" telemetry::kept: "The clock moved: a line is found the day before its end and gone the day after.";
 }

@@ -15,17 +15,22 @@ use url::Url;
 
 use crate::{Trust, TrustError, telemetry};
 
-/// One request, connecting included, takes no longer.
+/// One request, connecting included, takes no longer, unless the client says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of an answer's body.
+/// Bytes of an answer's body, unless the client says otherwise.
 const BODY: usize = 1024 * 1024;
-/// Kept connections, one an authority.
+/// Kept connections, over all authorities.
 const KEPT: usize = 8;
+
+/// Connections that wait for the next request, by authority.
+type Kept = HashMap<String, Vec<SendRequest<Full<Bytes>>>>;
 
 #[derive(Clone)]
 pub struct Client {
     tls: Arc<ClientConfig>,
-    kept: Arc<Mutex<HashMap<String, SendRequest<Full<Bytes>>>>>,
+    kept: Arc<Mutex<Kept>>,
+    timeout: Duration,
+    body: usize,
 }
 
 pub struct Answer {
@@ -38,13 +43,13 @@ pub struct Answer {
 pub enum HttpsError {
     #[error("{0} is not an https:// address (http:// is accepted for loopback addresses only)")]
     Address(String),
-    #[error("no answer from {0} within 10 seconds")]
+    #[error("no answer from {0} in time")]
     Timeout(String),
     #[error("cannot connect to {authority}")]
     Connect { authority: String, source: std::io::Error },
     #[error("the request to {authority} failed")]
     Http { authority: String, source: hyper::Error },
-    #[error("the answer of {authority} cannot be read or is longer than 1 MiB")]
+    #[error("the answer of {authority} cannot be read or is longer than its bound")]
     Body { authority: String, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("the request cannot be built")]
     Request(#[from] http::Error),
@@ -56,7 +61,16 @@ impl Client {
     /// # Errors
     /// TLS cannot be set up.
     pub fn new(trust: &Trust) -> Result<Client, TrustError> {
-        Ok(Client { tls: Arc::new(trust.client(&[b"http/1.1"])?), kept: Arc::default() })
+        Client::bounded(trust, TIMEOUT, BODY)
+    }
+
+    /// As [`Client::new`], with other bounds: how long one request may take, connecting included, and how many bytes an
+    /// answer may have.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn bounded(trust: &Trust, timeout: Duration, body: usize) -> Result<Client, TrustError> {
+        Ok(Client { tls: Arc::new(trust.client(&[b"http/1.1"])?), kept: Arc::default(), timeout, body })
     }
 
     /// Sends one request and reads the whole answer, as a client span of the current trace.
@@ -93,7 +107,7 @@ impl Client {
     ) -> Result<Answer, HttpsError> {
         let authority = authority(url)?;
         let work = self.exchange(&authority, method, url, headers, body);
-        tokio::time::timeout(TIMEOUT, work).await.map_err(|_| HttpsError::Timeout(authority.clone()))?
+        tokio::time::timeout(self.timeout, work).await.map_err(|_| HttpsError::Timeout(authority.clone()))?
     }
 
     async fn exchange(
@@ -114,24 +128,21 @@ impl Client {
             }
         }
         let request = request.body(Full::new(body))?;
-        let mut kept = self.kept.lock().await.remove(&key(url, authority));
-        if let Some(sender) = &mut kept
-            && sender.ready().await.is_err()
-        {
-            kept = None;
-        }
-        let mut sender = match kept {
-            Some(sender) => sender,
-            None => self.connect(url, authority).await?,
+        let mut sender = loop {
+            let kept = self.kept.lock().await.get_mut(&key(url, authority)).and_then(Vec::pop);
+            let Some(mut sender) = kept else { break self.connect(url, authority).await? };
+            if sender.ready().await.is_ok() {
+                break sender;
+            }
         };
         let failed = |source| HttpsError::Http { authority: authority.to_owned(), source };
         let answer = sender.send_request(request).await.map_err(failed)?;
         let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, BODY).collect().await;
+        let body = Limited::new(body, self.body).collect().await;
         let body = body.map_err(|source| HttpsError::Body { authority: authority.to_owned(), source })?.to_bytes();
         let mut kept = self.kept.lock().await;
-        if kept.len() < KEPT {
-            kept.insert(key(url, authority), sender);
+        if kept.values().map(Vec::len).sum::<usize>() < KEPT {
+            kept.entry(key(url, authority)).or_default().push(sender);
         }
         Ok(Answer { status: parts.status, headers: parts.headers, body })
     }

@@ -4,18 +4,25 @@
 //! settings are environment variables, the database is PostgreSQL, sign-in is OpenID Connect, telemetry is OTLP over HTTP.
 //!
 //! - [`Settings`]: environment variables by name; an error names the variable and never shows its value.
-//! - [`database`]: a pool that survives database restarts, TLS always verified, each statement a dependency span.
+//! - [`database`]: a pool that survives database restarts, TLS always verified, signed in to by password or by identity, each
+//!   statement a dependency span.
+//! - [`graph`]: Cypher over Bolt, to a store of several members of which some may be lost.
 //! - [`migrations`]: ordered SQL files, applied once, guarded by a lock and by checksums.
 //! - [`oidc`]: sign-in as a relying party (code flow, PKCE, ID tokens checked by the issuer's keys).
 //! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.
+//! - [`identity`]: tokens of the workload's own identity, from the App Service endpoint.
+//! - [`blob`]: objects in containers over the Blob REST API, by that identity.
 //! - [`serve`]: HTTP on a listener of the application's, with an end that drops no request.
 //! - [`links`]: calls to and from services of other stamps, each side known to the other.
 //! - [`https`]: the small HTTPS client that the others use.
 //!
 //! It never opens a listener, never starts a process and never writes a file.
 
+pub mod blob;
 pub mod database;
+pub mod graph;
 pub mod https;
+pub mod identity;
 pub mod links;
 pub mod migrations;
 pub mod oidc;

@@ -74,6 +74,9 @@ pub struct RestoreHow {
     /// Remove the old data that a swap has kept
     #[arg(long, group = "what")]
     pub forget_replaced: bool,
+    /// This database of the server alone, restored into the server there is beside the one of that name
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["from", "name"])]
+    pub database: Option<String>,
     /// The name of the restored database; NAME-restored if not given
     #[arg(long = "as", value_name = "NAME")]
     pub name: Option<String>,
@@ -468,6 +471,10 @@ pub enum Role {
         config: PathBuf,
     },
     Registry {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Blob {
         #[arg(long)]
         config: PathBuf,
     },

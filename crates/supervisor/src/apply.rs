@@ -13,6 +13,7 @@ use api::{
 use model::{
     Kind, Resource, ResourceId, System,
     plan::{self, Act, Plan, Step},
+    resource::When,
 };
 use tokio::task::JoinSet;
 
@@ -294,7 +295,9 @@ async fn migrate(
     let shut = blocking(move || gate.close()).await;
     match waited {
         Err(Error::KeepsEnding { how, tail, .. }) => {
-            return Err(Error::Migration { service: service.to_string(), how, tail });
+            let declared = scene.system.services().find(|(id, _)| *id == service).and_then(|(_, s)| s.migrate.as_ref());
+            let after = declared.is_some_and(|m| m.when == When::After);
+            return Err(Error::Migration { service: service.to_string(), how, tail, after });
         }
         other => other?,
     }

@@ -30,6 +30,8 @@ use crate::{
     storage,
 };
 
+mod one_database;
+
 /// A step of a keeper that waits for the archive takes up to a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A large database is read for hours.
@@ -286,7 +288,14 @@ pub async fn restore_as(
         give_way(ground, &row).await;
     }
     let (system, _, origin) = find(ground, &row, request.resource.as_deref())?;
-    let usual = if request.verify { VERIFY } else { "-restored" };
+    let usual = match (&request.database, request.verify) {
+        (Some(database), _) => {
+            one_database::declared(ground, &row, &origin, database)?;
+            one_database::ASIDE
+        }
+        (None, true) => VERIFY,
+        (None, false) => "-restored",
+    };
     let text = request.name.clone().unwrap_or_else(|| format!("{}{usual}", origin.name));
     let name: ResourceId = format!("postgres.{}", text.trim_start_matches("postgres.")).parse().map_err(|_| {
         let hint = Some("such as main-restored".to_owned());
@@ -309,9 +318,12 @@ pub async fn restore_as(
     tokio::spawn(async move {
         let state = ground.stamp(&row.system, &row.stamp);
         let _busy = state.busy.lock().await;
-        let outcome = match restore_beside(&ground, &row, &told, &beside).await {
-            Ok(restored) if request.verify => verified(&ground, &row, &told, &beside, restored).await,
-            other => other,
+        let outcome = match (restore_beside(&ground, &row, &told, &beside).await, &request.database) {
+            (Ok(restored), Some(database)) => {
+                one_database::carried(&ground, &row, &told, &beside, database, restored).await
+            }
+            (Ok(restored), None) if request.verify => verified(&ground, &row, &told, &beside, restored).await,
+            (other, _) => other,
         };
         told.feed.tell(match outcome {
             Ok(restored) => Event::Restored(Box::new(restored)),
@@ -489,6 +501,9 @@ async fn restored(layout: &Layout, name: &ResourceId, work: &Work, step: &str) -
 /// Begins putting a restored database in its origin's place, or removing it.
 pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> Result<Work, Error> {
     give_way(ground, &row).await;
+    if let Some(database) = request.database.clone() {
+        return one_database::swap(ground, row, request, database).await;
+    }
     let (system, layout, origin) = find(ground, &row, request.resource.as_deref())?;
     let beside = restores(&ground.journal, &row)?.into_iter().find(|b| b.origin == origin);
     let beside = match (beside, request.act) {

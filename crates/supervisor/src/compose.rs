@@ -21,7 +21,7 @@ use api::{
 };
 use model::{
     Kind, Principal, Resource, ResourceId, System,
-    resource::{Service, Source, Unresolved, WhenLost},
+    resource::{Service, SignIn, Source, Unresolved, WhenLost},
     value::{Output, Value},
 };
 
@@ -32,6 +32,7 @@ use crate::{
     layout::{Layout, at},
 };
 
+mod blob;
 pub mod graph;
 mod job;
 mod postgres;
@@ -222,6 +223,10 @@ impl Composer<'_> {
                 let keys = vec![(secret::REGISTRY_ROOT, format!("registry-root/{}", id.name)), ship_key(id)];
                 self.role(id, "registry", self.registry(id, registry)?, true, keys)
             }
+            Resource::Blob(blob) => {
+                let keys = vec![(secret::BLOB_ROOT, format!("blob-root/{}", id.name)), ship_key(id)];
+                self.role(id, "blob", self.blob(id, blob), true, keys)
+            }
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
             Resource::Redis(redis) => self.redis(id, redis),
             Resource::External(model::resource::External { stand_in: Some(part), .. }) => self.stand_in(id, part),
@@ -313,6 +318,11 @@ impl Composer<'_> {
             && self.system.cloud_names
         {
             tls_names.push(self.layout.cloud_registry(id, registry));
+        }
+        if let Some(Resource::Blob(blob)) = self.system.resources.get(id)
+            && self.system.cloud_names
+        {
+            tls_names.push(crate::layout::cloud_account(id, blob));
         }
         let limits = self.system.resources.get(id).map(|r| self.limits(r)).unwrap_or_default();
         Ok(Composed {

@@ -46,7 +46,8 @@ pub enum Error {
     #[error("{workload} keeps ending: {how}")]
     KeepsEnding { workload: String, how: String, tail: Vec<String> },
     #[error("the migration of {service} failed with {how}")]
-    Migration { service: String, how: String, tail: Vec<String> },
+    /// `after`: the new version serves already.
+    Migration { service: String, how: String, tail: Vec<String>, after: bool },
     #[error("the program `{program}` of {workload} was not found")]
     NoProgram { workload: String, program: String, looked: Vec<String> },
     #[error("no PostgreSQL engine of version {want} (or {accept}) is there for {workload}")]
@@ -172,7 +173,13 @@ impl Error {
             Self::KeepsEnding { workload, .. } => {
                 format!("look at `stamp logs` of {workload}")
             }
-            Self::Migration { .. } => "nothing was switched over; mend the migration and run `stamp up` again".into(),
+            Self::Migration { after: false, .. } => {
+                "nothing was switched over; mend the migration and run `stamp up` again".into()
+            }
+            Self::Migration { after: true, .. } => {
+                "the new version serves already, on the schema of before; mend the migration and run `stamp up` again"
+                    .into()
+            }
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "make room on the disk; `stamp down` works on a full disk".into()
             }

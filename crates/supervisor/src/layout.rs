@@ -232,6 +232,11 @@ impl Layout {
             {
                 hosts.insert(self.cloud_registry(id, registry), address);
             }
+            if let model::Resource::Blob(blob) = resource
+                && system.cloud_names
+            {
+                hosts.insert(cloud_account(id, blob), address);
+            }
         }
         Ok(hosts)
     }
@@ -275,6 +280,16 @@ impl Layout {
     }
 }
 
+/// The name of an account of blobs: what it was called in the cloud, or its own.
+pub fn account(id: &ResourceId, blob: &model::resource::Blob) -> String {
+    blob.cloud_name.as_ref().unwrap_or(&id.name).to_ascii_lowercase()
+}
+
+/// The host that an account of blobs had in the cloud.
+pub fn cloud_account(id: &ResourceId, blob: &model::resource::Blob) -> String {
+    format!("{}.blob.core.windows.net", account(id, blob))
+}
+
 /// The folder of a stamp's sockets.
 pub fn sockets(home: &Home, row: &StampRow) -> PathBuf {
     home.sockets().join(format!("{:04x}", row.block))
@@ -294,6 +309,7 @@ fn first_host(workload: &str) -> u8 {
         Ok(Kind::Telemetry) => 40,
         Ok(Kind::Audit) => 50,
         Ok(Kind::Postgres) => 60,
+        Ok(Kind::Blob) => 75,
         Ok(Kind::Graph) => 70,
         Ok(Kind::Redis) => 80,
         Ok(Kind::Registry) => 90,

@@ -73,13 +73,26 @@ pub async fn rotate(ground: &Arc<Ground>, row: &StampRow, ask: &RotateRequest) -
     let value = maker.value(name, origin, true).await?;
     let value = value.ok_or_else(|| Error::Fault(format!("{name} has no value")))?;
     secrets::set(&client, &vault, name, &value).await?;
+    let same = secrets::followers(&system, &vault, name);
+    for (other, copy) in &same {
+        let client = secrets::vault_client(ground, &layout, &authority, &system, other).await?;
+        secrets::set(&client, other, copy, &value).await?;
+    }
     is_done(ground, &layout, &vault, name)?;
     // The copy for another machine opens what this one opens.
     state::put_keys(row, &layout, &authority, &system)?;
     let mut restarted = Vec::new();
-    for (id, service) in system.services().filter(|(_, service)| secrets::uses(service, &vault, name)) {
+    // Whoever holds it, by this vault or by one that has the same.
+    let holds = |value: &model::value::Value| {
+        secrets::refers(value, &vault, name) || same.iter().any(|(vault, copy)| secrets::refers(value, vault, copy))
+    };
+    let uses = |service: &model::resource::Service| {
+        let migrate = service.migrate.iter().flat_map(|m| m.env.values());
+        service.env.values().chain(migrate).any(holds)
+    };
+    for (id, service) in system.services().filter(|(_, service)| uses(service)) {
         let Some(resource) = system.resources.get(id) else { continue };
-        if !service.env.values().any(|value| secrets::refers(value, &vault, name)) {
+        if !service.env.values().any(holds) {
             // Its migration alone: that asks anew each time.
             continue;
         }

@@ -125,7 +125,14 @@ pub async fn ensure(
         let leads_away = remake && !matches!(origin, SecretOrigin::Generate { .. } | SecretOrigin::Ask);
         // A rotation that was cut is done anew.
         let cut = crate::rotate::is_begun(ground, layout, id, name)?;
-        if there.contains(&name.to_ascii_lowercase()) && !leads_away && !moved && !cut {
+        let set_once = there.contains(&name.to_ascii_lowercase());
+        if let SecretOrigin::Same { vault, secret } = origin
+            && set_once
+        {
+            made += usize::from(maker.follows(&client, name, vault, secret).await?);
+            continue;
+        }
+        if set_once && !leads_away && !moved && !cut {
             if let (Some(place), None) = (&place, known) {
                 ground.journal.set_fact(&layout.system, &layout.stamp, &leads(id, name), place)?;
             }
@@ -175,9 +182,12 @@ impl Maker<'_> {
             }
             SecretOrigin::AdminPassword { postgres } => authority.key(&format!("postgres-admin/{}", postgres.name))?,
             SecretOrigin::ClientSecret { .. }
+            | SecretOrigin::ClientId { .. }
+            | SecretOrigin::Output { .. }
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
             | SecretOrigin::Redis { .. }
+            | SecretOrigin::BlobKey { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -188,6 +198,8 @@ impl Maker<'_> {
             SecretOrigin::ClientSecret { client, .. } => {
                 authority.key("identity-root")?.derive(&format!("client:{client}"))
             }
+            SecretOrigin::ClientId { client, .. } => Secret::new(client.clone()),
+            SecretOrigin::Output { resource, output } => Secret::new(given_out(layout, system, resource, *output)?),
             SecretOrigin::Telemetry { telemetry, workload } => {
                 let key = ingest_key(authority, &workload.to_string())?;
                 Secret::new(format!(
@@ -220,7 +232,17 @@ impl Maker<'_> {
             SecretOrigin::RegistryPassword { registry } => {
                 authority.key(&format!("registry-root/{}", registry.name))?.derive(api::registry::ADMIN_KEY)
             }
-            SecretOrigin::Same { vault, secret } => return self.same(name, vault, secret, anew).await.map(Some),
+            SecretOrigin::BlobKey { blob, connection_string } => {
+                let key = api::blob::account_key(&authority.key(&format!("blob-root/{}", blob.name))?);
+                match system.resources.get(blob) {
+                    Some(Resource::Blob(declared)) if *connection_string => {
+                        let account = crate::layout::account(blob, declared);
+                        api::blob::connection_string(&account, &layout.named_url(blob), &key)
+                    }
+                    _ => key,
+                }
+            }
+            SecretOrigin::Same { vault, secret } => return self.same(name, vault, secret, anew).await,
             SecretOrigin::Redis { redis, workload } => {
                 let user = workload.to_string();
                 let password = crate::redis::password(authority, redis, &user)?;
@@ -242,28 +264,60 @@ impl Maker<'_> {
 }
 
 impl Maker<'_> {
-    /// The value that another vault of this stamp has: one secret for both ends of what they share.
-    async fn same(&self, name: &str, vault: &ResourceId, secret: &str, anew: bool) -> Result<Secret, Error> {
-        let Self { ground, layout, authority, system, .. } = *self;
+    /// The value that another vault of this stamp has: one secret for both ends of what they share. None: that one is still a
+    /// person's to set.
+    async fn same(&self, name: &str, vault: &ResourceId, secret: &str, anew: bool) -> Result<Option<Secret>, Error> {
+        let Self { ground, layout, authority, system, vault: own } = *self;
         if anew {
             return Err(Error::Asked {
                 what: format!("{name} cannot be rotated alone: it is the same as {secret} of {vault}"),
                 hint: Some(format!("`stamp secret rotate {} {secret} --vault {}`", layout.system, vault.name)),
             });
         }
-        read(&vault_client(ground, layout, authority, system, vault).await?, vault, secret).await
+        let client = vault_client(ground, layout, authority, system, vault).await?;
+        let value = read(&client, vault, secret).await?;
+        if value.is_none() && is_used(system, own, name) {
+            return Err(Error::SecretMissing {
+                vault: vault.name.clone(),
+                name: secret.to_owned(),
+                system: layout.system.clone(),
+                stamp: layout.stamp.clone(),
+            });
+        }
+        Ok(value)
+    }
+
+    /// Brings a secret that is the same as another after that one; whether it was another until now.
+    async fn follows(&self, own: &Client, name: &str, vault: &ResourceId, secret: &str) -> Result<bool, Error> {
+        let Some(value) = self.same(name, vault, secret, false).await? else { return Ok(false) };
+        if read(own, self.vault, name).await?.is_some_and(|known| known.matches(value.expose())) {
+            return Ok(false);
+        }
+        set(own, self.vault, name, &value).await?;
+        Ok(true)
     }
 }
 
-/// Reads a secret.
-async fn read(client: &Client, vault: &ResourceId, name: &str) -> Result<Secret, Error> {
+/// Secrets of other vaults that are the same as this one.
+pub fn followers(system: &System, of: &ResourceId, name: &str) -> Vec<(ResourceId, String)> {
+    let same = |origin: &SecretOrigin| matches!(origin, SecretOrigin::Same { vault, secret } if vault == of && secret.eq_ignore_ascii_case(name));
+    let all =
+        system.vaults().flat_map(|(id, vault)| vault.secrets.iter().map(move |(name, origin)| (id, name, origin)));
+    all.filter(|(_, _, origin)| same(origin)).map(|(id, name, _)| (id.clone(), name.clone())).collect()
+}
+
+/// Reads a secret; None where it was never set.
+async fn read(client: &Client, vault: &ResourceId, name: &str) -> Result<Option<Secret>, Error> {
     let path = format!("/secrets/{name}?api-version=7.4");
-    let bundle: api::vault::SecretBundle = client.get(&path).await.map_err(|source| Error::Role {
-        resource: vault.to_string(),
-        what: format!("read the secret {name}"),
-        source: Box::new(source),
-    })?;
-    bundle.value.ok_or_else(|| Error::Fault(format!("{vault} sent no value of {name}")))
+    match client.get::<api::vault::SecretBundle>(&path).await {
+        Ok(bundle) => Ok(bundle.value),
+        Err(error) if error.status() == Some(404) => Ok(None),
+        Err(source) => Err(Error::Role {
+            resource: vault.to_string(),
+            what: format!("read the secret {name}"),
+            source: Box::new(source),
+        }),
+    }
 }
 
 /// The fact that keeps where a secret's value leads.
@@ -275,10 +329,13 @@ fn leads(vault: &ResourceId, secret: &str) -> String {
 fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Option<String>, Error> {
     Ok(match origin {
         SecretOrigin::Telemetry { telemetry, .. } => Some(layout.url(telemetry)?),
-        SecretOrigin::Database { postgres, database, format, .. } => Some(format!(
-            "{}:{}/{database} {format:?}",
+        SecretOrigin::Output { resource, output } => Some(given_out(layout, system, resource, *output)?),
+        SecretOrigin::BlobKey { blob, connection_string: true } => Some(layout.named_url(blob)),
+        SecretOrigin::Database { postgres, database, workload, format } => Some(format!(
+            "{}:{}/{database} {format:?}{}",
             layout.reach(postgres)?,
-            database_port(layout, system, postgres)
+            database_port(layout, system, postgres),
+            if signs_in_by_identity(system, postgres, workload) { " by identity" } else { "" }
         )),
         SecretOrigin::Redis { redis, .. } => Some(redis_place(layout, system, redis)?),
         SecretOrigin::Graph { graph, .. } => match system.resources.get(graph) {
@@ -295,6 +352,22 @@ fn redis_place(layout: &Layout, system: &System, redis: &ResourceId) -> Result<S
         return Err(Error::NotBuilt(format!("a connection to {redis} of another stamp")));
     };
     Ok(format!("{}:{}", layout.reach(redis)?, layout.port(declared.port)))
+}
+
+/// What a resource gives out that a vault keeps: where it is, or which tenant its directory is.
+fn given_out(layout: &Layout, system: &System, id: &ResourceId, output: model::value::Output) -> Result<String, Error> {
+    if output == model::value::Output::Tenant {
+        return Ok(layout.tenant.clone());
+    }
+    match system.resources.get(id) {
+        Some(Resource::Service(service)) if layout.closed.is_none() => {
+            let port = service.port.map_or(0, |port| layout.port(port));
+            // By address: without a closed network nobody ends TLS before it, and names may lead anywhere.
+            Ok(format!("http://{}:{port}", layout.address(id)?))
+        }
+        Some(Resource::Edge(_)) => layout.url(id),
+        _ => Ok(layout.named_url(id)),
+    }
 }
 
 fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {
@@ -317,7 +390,7 @@ fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
 }
 
 /// Whether a service, or its migration, refers to the secret.
-pub fn uses(service: &model::resource::Service, vault: &ResourceId, name: &str) -> bool {
+fn uses(service: &model::resource::Service, vault: &ResourceId, name: &str) -> bool {
     let migrate = service.migrate.iter().flat_map(|m| m.env.values());
     service.env.values().chain(migrate).any(|value| refers(value, vault, name))
 }

@@ -85,6 +85,7 @@ async fn begin(ground: &Arc<Ground>, row: &StampRow) -> Result<(), Error> {
             target: Target::Latest,
             name: None,
             verify: true,
+            database: None,
         };
         let told = move |ok, words: String| Verified { at_ms: now_ms, ok, words };
         let work = match backups::restore_as(ground, row.clone(), request, What::Verify).await {

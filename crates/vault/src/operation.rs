@@ -146,13 +146,17 @@ impl Operation {
     }
 }
 
-/// A secret's name: 1 to 127 letters, digits and hyphens.
+/// A secret's name: 1 to 127 letters, digits and hyphens, as Azure has it, and underscores, which it refuses: documents name
+/// secrets like the variables they fill (docs/decisions/0029-a-tenant-is-shown-not-named.md).
 pub fn name(text: &str) -> Result<String, Refusal> {
-    let fits = (1..=NAME_CHARS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let fits = (1..=NAME_CHARS).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     if fits {
         Ok(text.to_owned())
     } else {
-        Err(Refusal::bad("The request URI contains an invalid name: 1 to 127 letters, digits and hyphens are allowed."))
+        Err(Refusal::bad(
+            "The request URI contains an invalid name: 1 to 127 letters, digits, hyphens and underscores are allowed.",
+        ))
     }
 }
 

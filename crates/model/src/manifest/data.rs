@@ -8,7 +8,8 @@ use crate::{
     id::{Kind, ResourceId},
     resource::{
         Backup, Blob, BlobAccess, Container, DatabaseAccess, DatabaseRight, Graph, GraphAccess, GraphRight,
-        HighAvailability, Postgres, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish, WhenLost,
+        HighAvailability, Postgres, PublicRead, Redis, Redundancy, Share, SignIn, Standby, Storage, VersionWish,
+        WhenLost,
     },
     suggest,
     unit::Bytes,
@@ -204,7 +205,9 @@ pub(crate) fn blob(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Blob {
     let containers: BTreeMap<String, Container> = containers
         .map(|entry| {
             let after = |key| r.duration(&entry.node, key);
+            let public = [("none", PublicRead::None), ("blob", PublicRead::Blob), ("container", PublicRead::Container)];
             let container = Container {
+                public: r.word(&entry.node, "public", &public).unwrap_or_default(),
                 cool_after: after("cool_after"),
                 archive_after: after("archive_after"),
                 delete_after: after("delete_after"),

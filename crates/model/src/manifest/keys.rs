@@ -409,14 +409,19 @@ const BLOB: &[Key] = &[
     Key::new("subnet", Raw, "A subnet of `network`."),
     Key::new("cloud_name", Text, "Its account name in the cloud."),
     Key::new("containers", Named(Names::Name, &Table(CONTAINER)), "Containers.").required(),
-    Key::new("redundancy", OneOf(&["local", "zone", "geo"]), "Where copies are; local if not given."),
+    Key::new("redundancy", OneOf(&["local", "zone", "geo"]), "Where copies are; local if not given.").later(),
     Key::new("soft_delete", Duration, "How long a deleted object can be brought back; 0s if not given."),
     Key::new("versioning", Bool, "Every overwrite keeps the version before."),
-    Key::new("snapshot", Duration, "How often a snapshot is made."),
+    Key::new("snapshot", Duration, "How often a snapshot is made.").later(),
     Key::new("access", List(&Table(BLOB_ACCESS)), "Who may do what."),
 ];
 
 const CONTAINER: &[Key] = &[
+    Key::new(
+        "public",
+        OneOf(&["none", "blob", "container"]),
+        "What anybody may read without credentials: a blob by its name, or the list too; none if not given.",
+    ),
     Key::new("cool_after", Duration, "An object moves to the cool tier after this."),
     Key::new("archive_after", Duration, "It moves to the archive tier after this."),
     Key::new("delete_after", Duration, "It is deleted after this."),
@@ -481,7 +486,11 @@ const VAULT_ACCESS: &[Key] = &[
 
 const SECRET: &[Key] = &[
     Key::new("from", Resource, "The resource that the value belongs to."),
-    Key::new("what", OneOf(&["connection-string", "admin-password", "client-secret"]), "Which value of it."),
+    Key::new(
+        "what",
+        OneOf(&["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url", "key"]),
+        "Which value of it.",
+    ),
     Key::new("for", Raw, "Whose: a workload, or the id of a sign-in client."),
     Key::new("database", Raw, "Which database; the first if not given."),
     Key::new("format", OneOf(&["npgsql", "url"]), "How a database connection is written; npgsql if not given."),

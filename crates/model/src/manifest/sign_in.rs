@@ -29,7 +29,16 @@ pub(crate) fn check(r: &Reader<'_>, system: &System) {
                 let message = format!("`{}` cannot sign in to `{id}` by identity: it is no workload", access.to);
                 let fault = Diagnostic::new(Code::S0116, span(), message);
                 r.fault(fault.hint("workloads and their migrations can, such as `service.web`"));
-            } else if !has_identity {
+            } else if let Principal::Workload(who) | Principal::Migrate(who) = &access.to
+                && system.resources.contains_key(who)
+                && !system.needs(who).contains(id)
+            {
+                let message = format!("`{}` signs in to `{id}`, and does not need it", access.to);
+                let fault = Diagnostic::new(Code::S0116, span(), message)
+                    .note("`needs` says what is started first and whom a workload may talk to");
+                r.fault(fault.hint(format!("add \"{id}\" to `needs` of `[{who}]`")));
+            }
+            if !has_identity {
                 let message = format!("`{}` signs in to `{id}` by identity, and the stamp has none", access.to);
                 r.fault(Diagnostic::new(Code::S0116, span(), message).hint("add `[identity.main]`"));
             }

@@ -15,7 +15,7 @@ use crate::{
         RegistryAccess, RegistryRole, SecretOrigin, Telemetry, Vault, VaultAccess, VaultRole,
     },
     suggest, unit,
-    value::{Segment, Value},
+    value::{Output, Segment, Value},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -158,12 +158,15 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     let offers: &[&str] = match id.kind {
         Kind::Postgres => &["connection-string", "admin-password"],
         Kind::Telemetry | Kind::Redis | Kind::Graph => &["connection-string"],
-        Kind::Identity => &["client-secret"],
+        Kind::Identity => &["client-secret", "client-id", "tenant"],
+        Kind::Service | Kind::Edge => &["url"],
         Kind::Registry => &["admin-password"],
+        Kind::Blob => &["connection-string", "key", "url"],
         _ => &[],
     };
     if !offers.contains(&what) {
-        if ["connection-string", "admin-password", "client-secret"].contains(&what) {
+        if ["connection-string", "admin-password", "client-secret", "client-id", "tenant", "url", "key"].contains(&what)
+        {
             let fault = Diagnostic::new(Code::S0118, entry.key_span.clone(), format!("`{id}` has no {what}"));
             r.fault(if offers.is_empty() { fault } else { fault.note(format!("it has: {}", offers.join(", "))) });
         }
@@ -171,7 +174,7 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     }
     let spare: &[&str] = match (id.kind, what) {
         (Kind::Postgres, "connection-string") => &[],
-        (_, "admin-password") => &["for", "database", "format"],
+        (_, "admin-password" | "tenant" | "url") | (Kind::Blob, _) => &["for", "database", "format"],
         _ => &["database", "format"],
     };
     for extra in spare.iter().filter_map(|key| node.entry(key)) {
@@ -181,6 +184,14 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
             format!("`{}` says nothing about the {what} of `{id}`", extra.key),
         );
         r.fault(fault);
+    }
+    if what == "tenant" || what == "url" {
+        let output = if what == "tenant" { Output::Tenant } else { Output::Url };
+        return Some(SecretOrigin::Output { resource: id, output });
+    }
+    if id.kind == Kind::Blob {
+        // The key is the account's, not a workload's: those that can ask by their identity need none.
+        return Some(SecretOrigin::BlobKey { blob: id, connection_string: what == "connection-string" });
     }
     if what == "admin-password" {
         return Some(match id.kind {
@@ -202,7 +213,7 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
         return None;
     };
     if id.kind == Kind::Identity {
-        return client_secret(r, id, whose);
+        return client_value(r, id, whose, what == "client-id");
     }
     let workload = workload(r, whose)?;
     Some(match id.kind {
@@ -228,12 +239,16 @@ fn from(r: &Reader<'_>, entry: &Entry) -> Option<SecretOrigin> {
     })
 }
 
-fn client_secret(r: &Reader<'_>, identity: ResourceId, whose: &Node) -> Option<SecretOrigin> {
+fn client_value(r: &Reader<'_>, identity: ResourceId, whose: &Node, its_id: bool) -> Option<SecretOrigin> {
     let client = whose.as_text()?;
     let clients = r.root.get("identity").and_then(|i| i.get(&identity.name)).and_then(|i| i.get("clients"));
     let clients = clients.map_or(&[][..], Node::entries);
     if clients.iter().any(|entry| entry.key == client) {
-        return Some(SecretOrigin::ClientSecret { identity, client: client.to_owned() });
+        let client = client.to_owned();
+        return Some(match its_id {
+            true => SecretOrigin::ClientId { identity, client },
+            false => SecretOrigin::ClientSecret { identity, client },
+        });
     }
     let fault = Diagnostic::new(Code::S0109, whose.span.clone(), format!("`{identity}` has no client `{client}`"));
     let mut fault = suggest::hint(fault, client, clients.iter().map(|entry| entry.key.as_str()));

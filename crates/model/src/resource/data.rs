@@ -220,12 +220,26 @@ pub struct Blob {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
+    /// What somebody without credentials may read.
+    #[serde(default)]
+    pub public: PublicRead,
     /// After this an object moves to the cool tier.
     pub cool_after: Option<Duration>,
     pub archive_after: Option<Duration>,
     pub delete_after: Option<Duration>,
     /// Nobody can change or delete an object before this.
     pub immutable: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PublicRead {
+    #[default]
+    None,
+    /// A blob whose name is known.
+    Blob,
+    /// The list of them, too.
+    Container,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Principal, ResourceId},
-    value::{Value, VaultReference},
+    value::{Output, Value, VaultReference},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,12 +77,18 @@ pub enum SecretOrigin {
     Telemetry { telemetry: ResourceId, workload: Principal },
     /// The secret of an OIDC client of `identity`.
     ClientSecret { identity: ResourceId, client: String },
+    /// The id of an OIDC client of `identity`, as it knows it.
+    ClientId { identity: ResourceId, client: String },
+    /// What a resource gives out: no secret here, but one place for a setting that systems keep in a vault.
+    Output { resource: ResourceId, output: Output },
     /// How `workload` connects to `redis`, with its own user and password.
     Redis { redis: ResourceId, workload: Principal },
     /// How `workload` connects to `graph`, with its own user and password.
     Graph { graph: ResourceId, workload: Principal },
     /// The admin user's password of `registry`.
     RegistryPassword { registry: ResourceId },
+    /// The key of the account `blob`, or how clients connect with it.
+    BlobKey { blob: ResourceId, connection_string: bool },
     /// Random, made once.
     Generate { bytes: u32 },
     /// The same value as a secret of another vault.
@@ -97,12 +103,14 @@ impl SecretOrigin {
         match self {
             Self::Database { postgres, .. } | Self::AdminPassword { postgres } => Some(postgres),
             Self::Telemetry { telemetry, .. } => Some(telemetry),
-            Self::ClientSecret { identity, .. } => Some(identity),
+            Self::ClientSecret { identity, .. } | Self::ClientId { identity, .. } => Some(identity),
             Self::Redis { redis, .. } => Some(redis),
             Self::Graph { graph, .. } => Some(graph),
             Self::RegistryPassword { registry } => Some(registry),
+            Self::BlobKey { blob, .. } => Some(blob),
             Self::Same { vault, .. } => Some(vault),
-            Self::Generate { .. } | Self::Ask => None,
+            // Where something is is known before it runs: two services may know of each other.
+            Self::Output { .. } | Self::Generate { .. } | Self::Ask => None,
         }
     }
 }

@@ -129,7 +129,7 @@ async fn work(site: &Site, path: &str, body: &serde_json::Value) -> Result<Event
 
 pub async fn restore(site: &Site, target: Target) -> Result<Restored, Miss> {
     let StampRef { system, stamp } = site.of();
-    let request = RestoreRequest { system, stamp, resource: None, target, name: None, verify: false };
+    let request = RestoreRequest { system, stamp, resource: None, target, name: None, verify: false, database: None };
     match work(site, "/restore", &serde_json::to_value(&request)?).await? {
         Event::Restored(restored) => Ok(*restored),
         other => miss!("a restore ended with {other:?}"),
@@ -138,7 +138,7 @@ pub async fn restore(site: &Site, target: Target) -> Result<Restored, Miss> {
 
 pub async fn swap(site: &Site, act: SwapAct) -> Result<Restored, Miss> {
     let StampRef { system, stamp } = site.of();
-    let request = SwapRequest { system, stamp, resource: None, act };
+    let request = SwapRequest { system, stamp, resource: None, act, database: None };
     match work(site, "/swap", &serde_json::to_value(&request)?).await? {
         Event::Restored(restored) => Ok(*restored),
         other => miss!("a swap ended with {other:?}"),

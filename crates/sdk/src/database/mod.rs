@@ -2,7 +2,10 @@
 //!
 //! At most `max` connections are open; a request waits at most [`WAIT`] for one. A connection that died is found out before
 //! it is handed out and replaced. Each statement is a client span, so it shows as a dependency of its request.
+//!
+//! A connection string without a password signs in by identity, where the platform gives one: by a token of the identity endpoint.
 
+mod identity;
 mod target;
 
 use std::{
@@ -18,9 +21,11 @@ use tokio_postgres::{Row, error::SqlState, types::ToSql};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::{Instrument, Span, field::Empty};
 
+pub use identity::{TokenError, TokensError};
 pub use target::{Target, TargetError};
 
 use crate::{Settings, SettingsError, Trust, TrustError};
+use identity::{ByIdentity, Tokens};
 
 /// How long a request waits for a free connection, and for a new one to be made.
 pub const WAIT: Duration = Duration::from_secs(3);
@@ -41,6 +46,10 @@ pub enum OpenError {
     Target(#[from] TargetError),
     #[error("the database's certificate authority is unusable")]
     Trust(#[from] TrustError),
+    #[error("the database is signed in to by identity, and there is none")]
+    Identity(#[from] TokensError),
+    #[error("no token for the database")]
+    Token(#[from] TokenError),
     #[error("the pool cannot be built")]
     Pool(#[from] deadpool_postgres::BuildError),
     #[error("cannot connect to the database")]
@@ -105,6 +114,8 @@ impl From<PoolError> for Error {
 pub struct Database {
     pool: Pool,
     probe: Probe,
+    /// None: it has a password.
+    tokens: Option<Arc<Tokens>>,
     name: Arc<str>,
 }
 
@@ -128,12 +139,26 @@ impl Database {
     pub fn from_settings(settings: &Settings, name: &'static str) -> Result<Database, OpenError> {
         let target =
             Target::parse(settings.required(name, "the database's connection string (Host=...;Database=...;...)")?)?;
-        let (config, tls) = prepare(settings, &target)?;
+        Self::to(settings, target)
+    }
+
+    /// As [`Database::from_settings`], where libpq's own variables say where the database is: `PGHOST`, `PGPORT`, `PGDATABASE`,
+    /// `PGUSER`, and `PGPASSWORD` unless it is signed in to by identity.
+    ///
+    /// # Errors
+    /// A variable is missing or unreadable.
+    pub fn from_libpq(settings: &Settings) -> Result<Database, OpenError> {
+        Self::to(settings, Target::from_libpq(settings)?)
+    }
+
+    fn to(settings: &Settings, target: Target) -> Result<Database, OpenError> {
+        let (config, way) = prepare(settings, &target)?;
         let pool = |size: usize| {
             let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-            let manager = match tls.clone() {
-                Some(tls) => Manager::from_config(config.clone(), tls, manager),
-                None => Manager::from_config(config.clone(), tokio_postgres::NoTls, manager),
+            let manager = match way.clone() {
+                Way::Token(tls, tokens) => Manager::from_connect(config.clone(), ByIdentity { tls, tokens }, manager),
+                Way::Tls(tls) => Manager::from_config(config.clone(), tls, manager),
+                Way::Plain => Manager::from_config(config.clone(), tokio_postgres::NoTls, manager),
             };
             Pool::builder(manager)
                 .max_size(size)
@@ -144,7 +169,11 @@ impl Database {
                 .build()
         };
         let (probe, pool) = (pool(1)?, pool(target.max_pool_size.unwrap_or(CONNECTIONS).clamp(1, 100))?);
-        Ok(Database { pool, probe: Probe { pool: probe, last: Arc::default() }, name: target.database.into() })
+        let tokens = match way {
+            Way::Token(_, tokens) => Some(tokens),
+            Way::Tls(_) | Way::Plain => None,
+        };
+        Ok(Database { pool, probe: Probe { pool: probe, last: Arc::default() }, tokens, name: target.database.into() })
     }
 
     /// A connection for one piece of work.
@@ -152,7 +181,11 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`] when none is free or can be made within [`WAIT`].
     pub async fn get(&self) -> Result<Connection, Error> {
-        Ok(Connection { object: self.pool.get().await?, name: self.name.clone() })
+        let object = self.pool.get().await.map_err(|error| match self.tokens.as_ref().and_then(|t| t.why()) {
+            Some(why) => Error::Unavailable(Box::new(why)),
+            None => error.into(),
+        })?;
+        Ok(Connection { object, name: self.name.clone() })
     }
 
     /// Whether the database answers a statement within `limit`, as of a tenth of a second ago at most.
@@ -180,12 +213,40 @@ impl Database {
 /// The variable is missing or unreadable, or the database cannot be reached.
 pub async fn connect_alone(settings: &Settings, name: &'static str) -> Result<tokio_postgres::Client, OpenError> {
     let target = Target::parse(settings.required(name, "the connection string of the schema's owner")?)?;
-    let (mut config, tls) = prepare(settings, &target)?;
+    alone(settings, &target).await
+}
+
+/// As [`connect_alone`], by libpq's own variables as [`Database::from_libpq`].
+///
+/// # Errors
+/// As [`connect_alone`].
+pub async fn connect_alone_from_libpq(settings: &Settings) -> Result<tokio_postgres::Client, OpenError> {
+    alone(settings, &Target::from_libpq(settings)?).await
+}
+
+async fn alone(settings: &Settings, target: &Target) -> Result<tokio_postgres::Client, OpenError> {
+    let (mut config, way) = prepare(settings, target)?;
     config.options("-c lock_timeout=60000 -c timezone=UTC");
-    match tls {
-        Some(tls) => drive(config.connect(tls).await?),
-        None => drive(config.connect(tokio_postgres::NoTls).await?),
+    match way {
+        Way::Token(tls, tokens) => {
+            let made = ByIdentity { tls, tokens: tokens.clone() }.made(&config).await;
+            match (made, tokens.why()) {
+                (Ok((client, _)), _) => Ok(client),
+                (Err(_), Some(why)) => Err(why.into()),
+                (Err(error), None) => Err(error.into()),
+            }
+        }
+        Way::Tls(tls) => drive(config.connect(tls).await?),
+        Way::Plain => drive(config.connect(tokio_postgres::NoTls).await?),
     }
+}
+
+/// How a connection is made.
+#[derive(Clone)]
+enum Way {
+    Plain,
+    Tls(MakeRustlsConnect),
+    Token(MakeRustlsConnect, Arc<Tokens>),
 }
 
 fn drive<S, T>(
@@ -200,10 +261,7 @@ where
     Ok(made.0)
 }
 
-fn prepare(
-    settings: &Settings,
-    target: &Target,
-) -> Result<(tokio_postgres::Config, Option<MakeRustlsConnect>), OpenError> {
+fn prepare(settings: &Settings, target: &Target) -> Result<(tokio_postgres::Config, Way), OpenError> {
     let mut config = tokio_postgres::Config::new();
     config.host(&target.host).port(target.port).dbname(&target.database).user(&target.user);
     config.application_name("sdk").connect_timeout(WAIT).options(LIMITS);
@@ -212,14 +270,17 @@ fn prepare(
         config.password(password.reveal());
     }
     if !target.tls {
-        return Ok((config, None));
+        // Neither does a token go out in the clear.
+        return Ok((config, Way::Plain));
     }
     config.ssl_mode(tokio_postgres::config::SslMode::Require);
     let trust = match &target.root_certificate {
         Some(path) => Trust::from_file(path)?,
         None => Trust::from_settings(settings, &[])?,
     };
-    Ok((config, Some(MakeRustlsConnect::new(trust.client(&[])?))))
+    let tls = MakeRustlsConnect::new(trust.client(&[])?);
+    let tokens = if target.password.is_none() { Tokens::from_settings(settings)? } else { None };
+    Ok((config, tokens.map_or_else(|| Way::Tls(tls.clone()), |tokens| Way::Token(tls.clone(), tokens))))
 }
 
 /// A connection taken from the pool; given back when dropped.

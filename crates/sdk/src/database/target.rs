@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::Secret;
+use super::OpenError;
+use crate::{Secret, Settings};
 
 /// A parsed connection string.
 #[derive(Clone, Debug)]
@@ -50,6 +51,25 @@ impl Target {
             from_npgsql(text)?
         };
         from_pairs(pairs)
+    }
+
+    /// By libpq's own variables.
+    ///
+    /// # Errors
+    /// As [`Target::parse`].
+    pub fn from_libpq(settings: &Settings) -> Result<Target, OpenError> {
+        let mut pairs = Pairs::new();
+        pairs.push(("host".into(), settings.required("PGHOST", "the database's host name")?.into()));
+        pairs.push(("database".into(), settings.required("PGDATABASE", "the database's name")?.into()));
+        pairs.push(("user".into(), settings.required("PGUSER", "the role in the database")?.into()));
+        for (name, key) in
+            [("PGPORT", "port"), ("PGPASSWORD", "password"), ("PGSSLMODE", "sslmode"), ("PGSSLROOTCERT", "sslrootcert")]
+        {
+            if let Some(value) = settings.optional(name)? {
+                pairs.push((key.into(), value.into()));
+            }
+        }
+        Ok(from_pairs(pairs)?)
     }
 
     /// Whether the host is the directory of a unix socket.

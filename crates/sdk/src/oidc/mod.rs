@@ -89,6 +89,8 @@ pub struct Claims {
     pub family_name: Option<String>,
     #[serde(default)]
     pub groups: Vec<String>,
+    /// The directory tenant, where the issuer has several (Entra).
+    pub tid: Option<String>,
     /// Unix seconds.
     pub exp: u64,
     nonce: Option<String>,

@@ -10,7 +10,7 @@ use sdk::{
 };
 use tokio_postgres::{Client, NoTls};
 
-fn open(text: &str) -> Database {
+pub fn open(text: &str) -> Database {
     Database::from_settings(&Settings::from_pairs([("DB", text)]), "DB").unwrap()
 }
 
@@ -69,7 +69,7 @@ async fn a_transaction_that_is_not_committed_leaves_nothing_and_faults_name_thei
 }
 
 /// A certificate authority and a server certificate of it, for `name`.
-fn certificates(name: &str) -> (String, String, String) {
+pub fn certificates(name: &str) -> (String, String, String) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();

@@ -32,6 +32,7 @@ pub async fn verify(of: &Of, resource: Option<String>, json: bool) -> anyhow::Re
         target: Target::Latest,
         name: None,
         verify: true,
+        database: None,
     };
     let restored = work(&system, &stamp, "/restore", &request, json).await?;
     if json {
@@ -72,12 +73,18 @@ pub async fn run(of: &Of, how: RestoreHow, json: bool) -> anyhow::Result<ExitCod
     };
     let restored = match act {
         Some(act) => {
-            confirm(&system, &stamp, act, how.yes)?;
+            confirm(&system, &stamp, act, how.database.as_deref(), how.yes)?;
             work(
                 &system,
                 &stamp,
                 "/swap",
-                &SwapRequest { system: system.clone(), stamp: stamp.clone(), resource, act },
+                &SwapRequest {
+                    system: system.clone(),
+                    stamp: stamp.clone(),
+                    resource,
+                    act,
+                    database: how.database.clone(),
+                },
                 json,
             )
             .await?
@@ -90,6 +97,7 @@ pub async fn run(of: &Of, how: RestoreHow, json: bool) -> anyhow::Result<ExitCod
                 target: wanted(&how)?,
                 name: how.name.clone(),
                 verify: false,
+                database: how.database.clone(),
             };
             work(&system, &stamp, "/restore", &request, json).await?
         }
@@ -116,16 +124,21 @@ fn wanted(how: &RestoreHow) -> anyhow::Result<Target> {
     Ok(Target::Time { ms: at.as_millisecond() })
 }
 
-fn confirm(system: &str, stamp: &str, act: SwapAct, yes: bool) -> anyhow::Result<()> {
+fn confirm(system: &str, stamp: &str, act: SwapAct, database: Option<&str>, yes: bool) -> anyhow::Result<()> {
     if yes {
         return Ok(());
     }
-    screen::talk(&match act {
-        SwapAct::Swap => format!(
+    screen::talk(&match (act, database) {
+        (SwapAct::Swap, Some(database)) => format!(
+            "This ends the sessions of {database} in {system}/{stamp} and puts the restored database in its place. What was written since the restored moment is then in the old one only, which is kept; other databases of the server go on."
+        ),
+        (SwapAct::Swap, None) => format!(
             "This ends the database of {system}/{stamp} for a moment and puts the restored one in its place. What was written since the restored moment is then in the old data only, which is kept."
         ),
-        SwapAct::Discard => format!("This removes the restored database of {system}/{stamp}."),
-        SwapAct::Forget => format!("This removes the old data of {system}/{stamp} that a swap has kept, for good."),
+        (SwapAct::Discard, _) => format!("This removes the restored database of {system}/{stamp}."),
+        (SwapAct::Forget, _) => {
+            format!("This removes the old data of {system}/{stamp} that a swap has kept, for good.")
+        }
     });
     if !std::io::stdin().is_terminal() {
         return Err(Failed::asked("it was not confirmed", "add `--yes` where nobody can answer"));
@@ -204,6 +217,42 @@ fn show(restored: &Restored, of: &Of) {
                 screen::talk(&format!("  the old data is kept in {}", kept.display()));
                 screen::talk(&format!("  once it is not needed: {command} --forget-replaced"));
             }
+        }
+        "database-beside" => {
+            done(format!(
+                "{} is restored in {}, beside the database there is, {}",
+                screen::bold(&restored.name),
+                restored.origin,
+                seconds(restored.milliseconds)
+            ));
+            if let Some(stopped) = restored.restore.as_ref().and_then(|restore| restore.stopped.as_ref()) {
+                screen::talk(&format!("  recovery stopped {stopped}"));
+            }
+            let database = restored.name.trim_end_matches("-restored");
+            screen::talk("  it is open to the roles of the database it came from, which was not touched");
+            screen::talk("");
+            screen::talk("  Next:");
+            for (flag, why) in [("--swap   ", "put it in place; the old one is kept"), ("--discard", "remove it")] {
+                screen::talk(&format!(
+                    "    {command} --database {database} {flag}  {}",
+                    screen::dim(&format!("# {why}"))
+                ));
+            }
+        }
+        "database-swapped" => {
+            let database = restored.name.clone();
+            done(format!(
+                "{} has the restored data, {}; the old one is kept as {}",
+                screen::bold(&database),
+                seconds(restored.milliseconds),
+                restored.notes.join(", ")
+            ));
+            screen::talk(&format!("  once it is not needed: {command} --database {database} --forget-replaced"));
+            return;
+        }
+        "database-discarded" | "database-forgotten" => {
+            let gone = if restored.notes.is_empty() { "nothing".to_owned() } else { restored.notes.join(", ") };
+            return done(format!("{gone} removed from {}", restored.origin));
         }
         "verified" => done(format!(
             "the backups of {} lead to a whole database: restored from {}, every table and index read, {}",

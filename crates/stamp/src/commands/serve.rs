@@ -26,6 +26,7 @@ pub fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Identity { config } => role_of(&config, small()?, identity::run),
         Role::Telemetry { config } => role_of(&config, small()?, telemetry::run),
         Role::Audit { config } => role_of(&config, small()?, audit::run),
+        Role::Blob { config } => role_of(&config, wide()?, blob::run),
         Role::Registry { config } => role_of(&config, wide()?, registry::run),
         Role::Postgres { config } => role_of(&config, small()?, postgres::run),
         Role::Graph { config } => role_of(&config, wide()?, graph::run),

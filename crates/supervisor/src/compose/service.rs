@@ -133,11 +133,35 @@ impl Composer<'_> {
                 format!("service.namespace={},deployment.environment.name={}", self.system.name, self.system.stamp),
             );
         }
+        self.database_environment(workload, &bundle, &mut set)?;
         for (name, value) in declared {
             let text = value.fill(|id, output| self.output(id, output))?;
             set(name, text);
         }
         Ok(env)
+    }
+
+    /// libpq's variables for the one database that a workload signs in to by identity: what it needs besides its token.
+    fn database_environment(
+        &self,
+        workload: &str,
+        bundle: &str,
+        set: &mut impl FnMut(&str, String),
+    ) -> Result<(), Error> {
+        let who = model::plan::resource_of(workload);
+        let mine = |access: &&model::resource::DatabaseAccess| {
+            access.sign_in == SignIn::Identity && access.to.to_string() == who
+        };
+        let found = self.system.databases().flat_map(|(id, p)| p.access.iter().filter(mine).map(move |a| (id, p, a)));
+        let found: Vec<_> = found.collect();
+        let [(id, postgres, access)] = found.as_slice() else { return Ok(()) };
+        set("PGHOST", self.layout.reach(id)?);
+        set("PGPORT", self.layout.port(postgres.port).to_string());
+        set("PGDATABASE", access.database.clone());
+        set("PGUSER", crate::secrets::database_role(&access.to));
+        set("PGSSLMODE", "verify-full".into());
+        set("PGSSLROOTCERT", bundle.to_owned());
+        Ok(())
     }
 
     /// What a resource gives out.
@@ -147,7 +171,7 @@ impl Composer<'_> {
             (Kind::Edge, Output::Url) => self.people_come_to()?,
             (Kind::Identity | Kind::Registry, Output::Url) | (Kind::Identity, Output::Issuer) => layout.url(id)?,
             (Kind::Identity, Output::Tenant) => layout.tenant.clone(),
-            (Kind::Vault, Output::Url) => layout.named_url(id),
+            (Kind::Vault | Kind::Blob, Output::Url) => layout.named_url(id),
             (Kind::Telemetry, Output::Endpoint) => layout.url(id)?,
             (Kind::Telemetry, Output::ConnectionString) => {
                 format!("InstrumentationKey={INGEST_KEY};IngestionEndpoint={}/", layout.url(id)?)

@@ -71,7 +71,7 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             targets.extend(rights(system, id).into_iter().map(|to| (to, "access")));
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
-        if matches!(id.kind, Kind::Vault | Kind::Registry) {
+        if matches!(id.kind, Kind::Vault | Kind::Registry | Kind::Blob) {
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
         if id.kind.keeps_a_record() {
@@ -127,6 +127,7 @@ fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
     let named = |who: &model::Principal| matches!(who, model::Principal::Workload(id) | model::Principal::Migrate(id) if id == service);
     let given = |resource: &Resource| match resource {
         Resource::Vault(vault) => vault.access.iter().any(|a| named(&a.to)),
+        Resource::Blob(blob) => blob.access.iter().any(|a| named(&a.to)),
         Resource::Registry(registry) => registry.access.iter().any(|a| named(&a.to)),
         Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),
         Resource::Redis(redis) => redis.access.iter().any(named),

@@ -93,7 +93,7 @@ async fn names_values_and_bodies_outside_the_format_are_refused() {
     let bench = Bench::new();
     let long = "x".repeat(25 * 1024);
     assert_eq!(bench.by("supervisor", "PUT", "/secrets/max", json!({ "value": long })).await.status, 200);
-    let names = ["a_b", "a.b", "%00", "%2e%2e", &"n".repeat(128), "a%20b", "\u{e9}"];
+    let names = ["a+b", "a.b", "%00", "%2e%2e", &"n".repeat(128), "a%20b", "\u{e9}"];
     for name in names {
         let path = format!("/secrets/{}", name.replace('\u{e9}', "%C3%A9"));
         let refused = bench.by("supervisor", "PUT", &path, json!({ "value": "v" })).await;

@@ -1,0 +1,92 @@
+//! `monozu cloud`, `monozu manage`, `monozu ingest`, `monozu pipeline`, `monozu migrate cloud|manage`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use monozu::{cloud, ingest, login, manage, migrations, pipeline, serve};
+use sdk::Settings;
+
+const USAGE: &str = "usage: monozu cloud | manage | ingest | pipeline | migrate cloud | migrate manage (settings are environment variables, see README.md)";
+
+#[derive(Clone, Copy)]
+enum Verb {
+    Cloud,
+    Manage,
+    Ingest,
+    Pipeline,
+    Migrate(&'static [sdk::migrations::Migration]),
+}
+
+impl Verb {
+    fn parse(arguments: &[&str]) -> Option<(Verb, &'static str)> {
+        Some(match arguments {
+            ["cloud"] => (Verb::Cloud, "monozu-cloud"),
+            ["manage"] => (Verb::Manage, "monozu-manage"),
+            ["ingest"] => (Verb::Ingest, "monozu-ingest"),
+            ["pipeline"] => (Verb::Pipeline, "monozu-pipeline"),
+            ["migrate", "cloud"] => (Verb::Migrate(&migrations::CLOUD), "monozu-cloud-migrate"),
+            ["migrate", "manage"] => (Verb::Migrate(&migrations::MANAGE), "monozu-manage-migrate"),
+            _ => return None,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let Some((verb, name)) = Verb::parse(&arguments) else {
+        complain(USAGE);
+        return ExitCode::from(2);
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work(verb, name)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one verb with telemetry around it.
+async fn work(verb: Verb, name: &str) -> Result<()> {
+    let settings = Settings::from_environment();
+    let telemetry = sdk::telemetry::start(&settings, name, env!("CARGO_PKG_VERSION"))?;
+    let result = carry_out(verb, &settings).await.with_context(|| format!("{name} failed"));
+    telemetry.finish().await;
+    result
+}
+
+async fn carry_out(verb: Verb, settings: &Settings) -> Result<()> {
+    match verb {
+        Verb::Cloud => {
+            let app = cloud::App::from_settings(settings)?;
+            let beside = tokio::spawn(cloud::beside(app.clone()));
+            let result = serve::run(settings, cloud::router(app)).await;
+            beside.abort();
+            Ok(result?)
+        }
+        Verb::Manage => {
+            let app = manage::App::from_settings(settings)?;
+            let beside = tokio::spawn(manage::beside(app.clone()));
+            let result = serve::run(settings, manage::router(app)).await;
+            beside.abort();
+            Ok(result?)
+        }
+        Verb::Ingest => Ok(serve::run(settings, ingest::router(ingest::App::from_settings(settings)?)).await?),
+        Verb::Pipeline => Ok(serve::run(settings, pipeline::router(pipeline::App::from_settings(settings)?)).await?),
+        Verb::Migrate(files) => {
+            let mut client = login::connect_alone(settings).await?;
+            let done = sdk::migrations::apply(&mut client, files).await?;
+            tracing::info!(applied = done.applied.len(), already = done.already, "the schema is up to date");
+            Ok(())
+        }
+    }
+}
+
+fn complain(text: &str) {
+    use std::io::Write;
+    // Nobody is left to tell when stderr is gone.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
