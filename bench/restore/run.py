@@ -8,7 +8,8 @@
 Each round: the server is there, a base backup and the log after it (a tenth of the data again) are in the repository; the clock
 runs from the command until the restored server answers a query, and the rows are those of the moment. pgBackRest restores into an empty
 folder, as ours does (beside what there is). Both repositories are compressed and encrypted; settings of the servers are the same.
-pgBackRest comes from Debian's package, unpacked into the bench's own folder (`apt-get download`), and its configuration is pgbackrest.conf.
+pgBackRest comes from Debian's package (2.44 knows PostgreSQL up to 15, so that both run Debian's 15: `STAMP_ENGINE_FROM=debian
+engines/bring postgresql FOLDER`, then `--engines FOLDER`), unpacked into the bench's own folder (`apt-get download`), and its configuration is pgbackrest.conf.
 Needs root (servers run as nobody), python3, apt-get and dpkg-deb. Ends 1 if rows differ.
 """
 import argparse, glob, json, os, secrets, shutil, signal, statistics, subprocess, sys, tempfile, time
@@ -42,13 +43,19 @@ SETTINGS = {
 }
 # Rows of random digits: they do not compress to nothing, and not by nothing.
 FILL = ("CREATE TABLE IF NOT EXISTS filled (n bigint, body text); ALTER TABLE filled ALTER COLUMN body SET STORAGE EXTERNAL; "
-        "INSERT INTO filled SELECT n, (SELECT string_agg(md5(random()::text || n), '') FROM generate_series(1, 128)) "
-        "FROM generate_series(1, {rows}) n;")
+        "INSERT INTO filled SELECT n, (SELECT string_agg(md5(random()::text || n.n || k.k), '') FROM generate_series(1, 128) AS k(k)) "
+        "FROM generate_series(1, {rows}) AS n(n);")
 KIB_A_ROW = 4.25
 
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
+
+
+def tools_of(engine):
+    """The folder over PostgreSQL's client tools: beside the server, or with it."""
+    own = os.path.join(engine, "tools")
+    return own if os.path.isdir(own) else engine
 
 
 def run(words, **how):
@@ -78,8 +85,11 @@ class Ours:
         return run([self.stamp, *words], env=dict(os.environ, STAMP_HOME=self.home, NO_COLOR="1"))
 
     def sql(self, text, at=None):
-        """By the service's own way in, from the place of the database's network."""
-        tools = os.path.join(self.engine, "tools")
+        return self.tool("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text, at=at).strip()
+
+    def tool(self, name, *words, at=None):
+        """By the service's own way in."""
+        tools = tools_of(self.engine)
         status = json.loads(self.say("status", "restored", "--json"))
         one = next(r for r in status["resources"] if r["name"] == (at or "postgres.main"))
         env = {
@@ -87,7 +97,7 @@ class Ours:
             "PGPORT": one["address"].split(":")[1], "PGUSER": self.url.username, "PGPASSWORD": self.url.password,
             "PGDATABASE": self.url.path[1:], "PGSSLMODE": "require",
         }
-        return run([f"{tools}/bin/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text], env=env).strip()
+        return run([f"{tools}/bin/{name}", *words], env=env)
 
     def back_up(self):
         self.say("backup", "restored")
@@ -101,8 +111,28 @@ class Ours:
         self.say("restore", "restored", "--to", moment)
         took = time.monotonic() - begun
         rows = self.sql("SELECT count(*) FROM filled", "postgres.main-restored")
-        self.say("restore", "restored", "--discard")
+        self.say("restore", "restored", "--discard", "--yes")
         return took, rows
+
+    def archive(self, on):
+        """With a command that keeps nothing the server does as if each file were archived; its keeper does not notice."""
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            words = open(f"/proc/{pid}/cmdline").read().split("\0") if os.path.exists(f"/proc/{pid}/cmdline") else []
+            if words[0].endswith("/bin/postgres") and "-D" in words and words[words.index("-D") + 1].startswith(self.home):
+                with open(f"/proc/{pid}/root{words[words.index('-D') + 1]}/postgresql.auto.conf", "w") as f:
+                    f.write("" if on else "archive_command = 'true'\n")
+                os.kill(int(pid), signal.SIGHUP)
+                break
+        else:
+            raise SystemExit("no server of ours runs")
+        until = time.monotonic() + 10
+        while (self.sql("SHOW archive_command") == "true") == on:
+            if time.monotonic() > until:
+                raise SystemExit("the server did not take up the archive's setting")
+            time.sleep(0.1)
+
+    def pgbench(self, *words):
+        return self.tool("pgbench", *words)
 
     def end(self):
         subprocess.run([self.stamp, "destroy", "restored", "--yes"], env=dict(os.environ, STAMP_HOME=self.home), capture_output=True)
@@ -115,7 +145,7 @@ class Peer:
         self.folder = os.path.join(folder, "peer")
         self.engine = sorted(glob.glob(f"{a.engines}/postgresql-*"))[-1]
         self.bin = os.path.join(self.engine, "bin")
-        tools = os.path.join(self.engine, "tools")
+        tools = tools_of(self.engine)
         os.makedirs(self.folder)
         self.port = 15432
         packages = os.path.join(self.folder, "packages")
@@ -186,7 +216,7 @@ class Peer:
         os.mkdir(data, 0o700)
         os.chown(data, NOBODY, NOBODY)
         begun = time.monotonic()
-        self.backrest("restore", f"--pg1-path={data}", "--type=time", f"--target={moment}", "--target-action=promote")
+        self.backrest("restore", f"--pg1-path={data}", "--type=time", f"--target={moment.replace('T', ' ')}", "--target-action=promote")
         server = self.start(data, archive=False, port=self.port + 1)
         took = time.monotonic() - begun
         rows = self.sql("SELECT count(*) FROM filled", self.port + 1)
@@ -195,33 +225,43 @@ class Peer:
         shutil.rmtree(data)
         return took, rows
 
+    def archive(self, on):
+        self.end()
+        self.server = self.start(os.path.join(self.folder, "data"), archive=on)
+
+    def pgbench(self, *words):
+        bench = f"{tools_of(self.engine)}/bin/pgbench"
+        return run([bench, "-h", self.folder, "-p", str(self.port), "-U", "postgres", *words, "postgres"], env=self.env)
+
     def end(self):
         self.server.send_signal(signal.SIGINT)
         self.server.wait()
 
 
 def moment(one):
-    """The server's time, once it has gone on since."""
+    """The server's time, once it has gone on since, and in a second of its own: pgBackRest counts in whole ones."""
+    time.sleep(1.1)
     now = one.sql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS')")
     time.sleep(0.2)
     return now
 
 
-def archive_cost(peer, seconds, rounds):
-    """What archiving costs a writer: pgbench on one server, archive_mode on and off in turns."""
-    bench = next(p for p in (f"{peer.engine}/tools/bin/pgbench", f"{peer.bin}/pgbench") if os.path.exists(p))
-    words = [bench, "-h", peer.folder, "-p", str(peer.port), "-U", "postgres", "postgres"]
-    run([*words, "-i", "-s", "10", "-q"], env=peer.env)
-    data, found = os.path.join(peer.folder, "data"), {True: [], False: []}
+def archive_cost(all, seconds, rounds):
+    """What archiving costs a writer: pgbench with the archive on and off in turns, on a server of ours and on the peer's."""
+    found = {}
+    for one in all:
+        one.pgbench("-i", "-s", "10", "-q")
     for n in range(rounds * 2):
-        on = n % 2 == 0
-        peer.end()
-        peer.server = peer.start(data, archive=on)
-        text = run([*words, "-c", "4", "-j", "2", "-T", str(seconds)], env=peer.env)
-        found[on].append(float(next(line.split()[2] for line in text.splitlines() if line.startswith("tps"))))
-        say(f"archive {'on' if on else 'off'}: {found[on][-1]:.0f} transactions a second")
-    on, off = (statistics.median(found[k]) for k in (True, False))
-    print(f"pgBackRest's archive on {on:.0f}/s, off {off:.0f}/s: {on / off:.2f}")
+        for one in all:
+            on = n % 2 == 0
+            one.archive(on)
+            text = one.pgbench("-c", "4", "-j", "2", "-T", str(seconds))
+            tps = float(next(line.split()[2] for line in text.splitlines() if line.startswith("tps")))
+            found.setdefault((one.name, on), []).append(tps)
+            say(f"{one.name}, archive {'on' if on else 'off'}: {tps:.0f} transactions a second")
+    for one in all:
+        on, off = (statistics.median(found[one.name, k]) for k in (True, False))
+        print(f"{one.name}: archive on {on:.0f}/s, off {off:.0f}/s: {on / off:.2f}")
 
 
 def main():
@@ -237,9 +277,9 @@ def main():
     os.chmod(folder, 0o755)
     all, failed = [], False
     try:
-        all = [Peer(folder, a)] if a.archive else [Ours(folder, a), Peer(folder, a)]
+        all = [Ours(folder, a), Peer(folder, a)]
         if a.archive:
-            archive_cost(all[0], a.archive, a.rounds)
+            archive_cost(all, a.archive, a.rounds)
             return 0
         rows = int(a.mib * 1024 / KIB_A_ROW)
         moments = {}

@@ -106,7 +106,7 @@ if [[ ${1:-} == --long ]]; then
     judged clients judge tests/clients "" keyvault-rust || failed=1
     exit "$failed"
 fi
-judged clients judge tests/clients "" keyvault-python keyvault-node otlp-python otlp-node oidc psql curl tls || failed=1
+judged clients judge tests/clients "" keyvault-python keyvault-node blob-python blob-node otlp-python otlp-node oidc psql curl tls || failed=1
 JUDGE_REDIRECT=/signin-oidc judged time-tracker web systems/time-tracker "user manager admin" oidc psql curl openapi || failed=1
 
 # The registry is reached from outside, by a person with the vault's password.

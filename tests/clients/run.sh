@@ -70,6 +70,8 @@ prepare_rust() {
 judges=(
     keyvault-python "python -W ignore keyvault_python.py"
     keyvault-node   "node keyvault_node.mjs"
+    blob-python     "python -W ignore blob_python.py"
+    blob-node       "node blob_node.mjs"
     otlp-python     "python -W ignore otlp_python.py"
     otlp-node       "node otlp_node.mjs"
     oidc            "node oidc_node.mjs"

@@ -1,4 +1,4 @@
-//! Which PostgreSQL engines are there: folders `postgresql-VERSION/bin` as `./stampw` brings them.
+//! Which engines are there: folders `postgresql-VERSION/bin` and `redis-VERSION/bin` as `./stampw` brings them.
 
 use std::path::{Path, PathBuf};
 
@@ -46,10 +46,51 @@ pub fn installed(engines: &Path) -> Vec<Engine> {
     found.into_iter().map(|(_, engine)| engine).collect()
 }
 
+/// The `bin` of the newest graph engine: folders `falkordb-VERSION` with `redis-server` and its module.
+pub fn graph(engines: &Path) -> Option<PathBuf> {
+    let mut found: Vec<(Vec<u32>, PathBuf)> = std::fs::read_dir(engines)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let version = name.strip_prefix("falkordb-")?;
+            let numbers = version.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+            let bin = entry.path().join("bin");
+            (bin.join("redis-server").exists() && bin.join("falkordb.so").exists()).then_some((numbers, bin))
+        })
+        .collect();
+    found.sort();
+    found.pop().map(|(_, bin)| bin)
+}
+
 /// The engine for a resource: the newest of major version `want`, else of the first accepted major version that is there.
 pub fn choose(engines: &Path, want: u32, accept: &[u32]) -> Option<Engine> {
     let all = installed(engines);
     std::iter::once(&want).chain(accept).find_map(|major| all.iter().find(|e| e.major == *major).cloned())
+}
+
+/// A Redis server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// Such as `7.0.15`.
+    pub version: String,
+    pub server: PathBuf,
+    /// Libraries that came with it; a folder that may not be there.
+    pub lib: PathBuf,
+}
+
+/// The newest Redis in a folder of engines.
+pub fn redis(engines: &Path) -> Option<Redis> {
+    let found = std::fs::read_dir(engines).into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let version = name.strip_prefix("redis-")?;
+        let numbers: Vec<u32> = version.split('.').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+        let server = entry.path().join("bin/redis-server");
+        let redis = Redis { version: version.to_owned(), lib: entry.path().join("lib"), server };
+        redis.server.exists().then_some((numbers, redis))
+    });
+    found.max_by(|a, b| a.0.cmp(&b.0)).map(|(_, redis)| redis)
 }
 
 #[cfg(test)]
@@ -75,5 +116,16 @@ mod tests {
         assert_eq!(choose(dir.path(), 18, &[17, 15, 16]).unwrap().version, "15.18", "half an engine is none");
         assert_eq!(choose(dir.path(), 14, &[]), None);
         assert_eq!(choose(&dir.path().join("none"), 16, &[]), None);
+    }
+
+    #[test]
+    fn the_newest_redis_is_chosen() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(redis(dir.path()), None);
+        for name in ["redis-7.0.9", "redis-7.0.15", "redis-odd"] {
+            lay(dir.path(), name, &["redis-server"]);
+        }
+        lay(dir.path(), "redis-8.0.0", &["redis-cli"]);
+        assert_eq!(redis(dir.path()).unwrap().version, "7.0.15");
     }
 }

@@ -35,6 +35,73 @@ pub struct IdentityConfig {
     /// How long one key signs before the next, already published one takes over.
     #[serde(default = "month")]
     pub key_rotation_seconds: u64,
+    /// Outside issuers that vouch for people.
+    #[serde(default)]
+    pub issuers: Vec<OutsideIssuer>,
+    /// A directory that judges the passwords of people with its addresses.
+    #[serde(default)]
+    pub directory: Option<Directory>,
+}
+
+/// An OIDC issuer that is not ours: people sign in there, by the code flow with PKCE.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutsideIssuer {
+    /// As in addresses: `/outside/NAME`.
+    pub name: String,
+    /// For people: the button says `Sign in with TITLE`.
+    pub title: String,
+    /// As it calls itself, exactly.
+    pub issuer: String,
+    pub client_id: String,
+    /// Where the client's secret is; None: the client is public, and PKCE alone proves who asks.
+    #[serde(default)]
+    pub secret: Option<VaultSecret>,
+    /// People with these e-mail domains sign in there and nowhere else.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// The claim with the groups.
+    #[serde(default = "groups_claim")]
+    pub groups_claim: String,
+    /// By group here: what it is called there.
+    #[serde(default)]
+    pub groups: std::collections::BTreeMap<String, String>,
+}
+
+/// An LDAP directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Directory {
+    /// `ldaps://HOST[:PORT]`, or `ldap://`, which is then spoken with StartTLS only.
+    pub url: String,
+    /// Where people and groups are searched.
+    pub base: String,
+    /// The name of the account that searches.
+    pub bind: String,
+    /// Where that account's password is.
+    pub secret: VaultSecret,
+    /// People with these e-mail domains sign in by it and in no other way.
+    pub domains: Vec<String>,
+    /// The attribute that people's logins are.
+    #[serde(default = "mail")]
+    pub login: String,
+    /// By group here: what it is called there.
+    #[serde(default)]
+    pub groups: std::collections::BTreeMap<String, String>,
+}
+
+/// A secret of a vault of the stamp, read with the role's own identity when it is needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VaultSecret {
+    /// The vault's base URL.
+    pub vault: String,
+    pub name: String,
+}
+
+fn groups_claim() -> String {
+    "groups".into()
+}
+
+fn mail() -> String {
+    "mail".into()
 }
 
 impl Default for IdentityConfig {
@@ -51,6 +118,8 @@ impl Default for IdentityConfig {
             session_seconds: session(),
             refresh_seconds: month(),
             key_rotation_seconds: month(),
+            issuers: Vec::new(),
+            directory: None,
         }
     }
 }

@@ -26,6 +26,9 @@ pub struct ShimConfig {
     /// Names of handed secrets that the workload itself gets (roles); for services none.
     #[serde(default)]
     pub pass_secrets: Vec<String>,
+    /// Keys that the workload gets in its environment, by setting: whose they are, not the keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub link_keys: BTreeMap<String, LinkKey>,
     /// Where `current.log` and its rotated parts are.
     pub log_dir: PathBuf,
     #[serde(default = "log_bytes")]
@@ -58,7 +61,31 @@ pub struct ShimConfig {
     /// TLS is ended in front of the workload; None: it is reached as it listens.
     #[serde(default)]
     pub front: Option<Front>,
+    /// The workload ends TLS itself, with the certificate that comes with the secrets, from these files.
+    #[serde(default)]
+    pub certificate: Option<CertificateFiles>,
 }
+
+/// Where a workload reads its certificate chain and its key; for its user alone, and renewed in place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The key of a link between two stamps, by which the called service knows who calls. Derived from the called stamp's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkKey {
+    /// The called stamp.
+    pub stamp: String,
+    /// Digest of its certificate authority: a stamp that was made anew has other keys.
+    pub authority: String,
+    /// What the key is derived for.
+    pub label: String,
+}
+
+/// The listener of the shim for those who call over the border of the stamp; they show no certificate.
+pub const BORDER: &str = "border";
 
 /// The listener of the shim at which TLS ends; its certificate comes with the secrets.
 pub const FRONT: &str = "front";

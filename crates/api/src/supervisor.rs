@@ -305,7 +305,7 @@ pub struct Status {
 pub struct ResourceStatus {
     /// The workload, such as `service.web` or `service.web+2`.
     pub name: String,
-    /// `ready`, `starting`, `restarting`, `stopped`.
+    /// `ready`, `starting`, `restarting`, `stopped`; of a job `scheduled`, `running`, or `failed` if its last run did.
     pub state: String,
     /// Shim first, then the workload, then what it started.
     pub pids: Vec<u32>,
@@ -439,6 +439,18 @@ pub struct ExecAnswer {
     pub hosts_file: PathBuf,
     pub secrets: crate::Secret,
     pub directory: PathBuf,
+    /// What the service sees of shares.
+    #[serde(default)]
+    pub shares: Vec<ShareMount>,
+}
+
+/// A share as a workload sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShareMount {
+    pub folder: PathBuf,
+    pub at: PathBuf,
+    pub write: bool,
+    pub group: Option<u32>,
 }
 
 /// `POST /secret`: sets a secret in a vault, as the operator.

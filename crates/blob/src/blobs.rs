@@ -121,6 +121,7 @@ pub fn replace(
             lease,
             tier_inferred: new.tier.is_none(),
             tier: new.tier.unwrap_or_else(|| "Hot".into()),
+            tier_by_age: false,
             tier_us: now_us,
             until_us: immutable.map(until),
             copy: new.copy,
@@ -392,7 +393,7 @@ pub async fn set_tier(request: &Request<'_>) -> Result<Response, Refusal> {
             blob.facts.lease.check_named(lease.as_deref(), change.now_us, "blob")?;
             let from_archive = blob.facts.tier == "Archive" && tier != "Archive";
             blob.facts.tier = tier;
-            blob.facts.tier_inferred = false;
+            (blob.facts.tier_inferred, blob.facts.tier_by_age) = (false, false);
             blob.facts.tier_us = change.now_us;
             rows::update(change.db, &blob)?;
             Ok(from_archive)

@@ -10,6 +10,9 @@ use crate::refusal::Refusal;
 /// Bytes of all names and values of metadata, as on Azure.
 const METADATA_BYTES: usize = 8 * 1024;
 
+/// Parts of a query: more than the longest signature has.
+const PAIRS: usize = 64;
+
 /// A field's text; None where it is missing or empty.
 pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refusal> {
     let mut all = headers.get_all(name).iter();
@@ -100,7 +103,10 @@ impl Query {
             // A plus stands for itself in signatures and names; `%2B` and `%20` are what clients send.
             Ok((decoded(name)?.to_ascii_lowercase(), decoded(value)?))
         });
-        let pairs = pairs.collect::<Result<Vec<_>, Refusal>>()?;
+        let pairs = pairs.take(PAIRS + 1).collect::<Result<Vec<_>, Refusal>>()?;
+        if pairs.len() > PAIRS {
+            return Err(Refusal::bad("InvalidUri", format!("the query has more than {PAIRS} parts")));
+        }
         let twice = pairs.iter().enumerate().find(|(n, (name, _))| pairs[..*n].iter().any(|(other, _)| other == name));
         match twice {
             Some((_, (name, _))) => Err(Refusal::query(name, "it stands there more than once")),
@@ -157,6 +163,7 @@ mod tests {
         assert_eq!(query.get("prefix"), Some("a/b c%25"));
         assert_eq!(query.get("sig"), Some("a+b+c"));
         assert!(query.get("marker").is_none() && query.has("marker"));
+        assert!(Query::read(&(0..65).map(|n| format!("a{n}=1&")).collect::<String>()).is_err());
         assert!(Query::read("a=1&A=2").is_err() && Query::read("a=%FF").is_err());
     }
 

@@ -114,6 +114,9 @@ pub struct Facts {
     /// Nobody said so: it is the tier of the account, or of its age.
     #[serde(default)]
     pub tier_inferred: bool,
+    /// Its age moved it there.
+    #[serde(default)]
+    pub tier_by_age: bool,
     #[serde(default)]
     pub tier_us: i64,
     /// Nobody changes or deletes it before.
@@ -230,7 +233,7 @@ pub fn containers(
     .collect()
 }
 
-/// Removes a container with all that is in it. The files that nothing names any more.
+/// Removes a container with all that is in it. The files that it named.
 pub fn remove_container(db: &Connection, name: &str) -> rusqlite::Result<Vec<String>> {
     let files: HashSet<String> = db
         .prepare(
@@ -241,7 +244,7 @@ pub fn remove_container(db: &Connection, name: &str) -> rusqlite::Result<Vec<Str
         .collect::<rusqlite::Result<_>>()?;
     db.execute("DELETE FROM blobs WHERE container = ?1", [name])?;
     db.execute("DELETE FROM containers WHERE name = ?1", [name])?;
-    loose(db, files)
+    Ok(files.into_iter().collect())
 }
 
 const COLUMNS: &str = "id, container, name, mark, kind, deleted, facts";
@@ -362,18 +365,18 @@ pub fn update(db: &Connection, blob: &Blob) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Removes a row. The files that nothing names any more.
+/// Removes a row. The files that it named.
 pub fn remove(db: &Connection, id: i64) -> rusqlite::Result<Vec<String>> {
     let files = db
         .prepare_cached("SELECT DISTINCT file FROM pieces WHERE blob = ?1")?
         .query_map([id], |row| row.get(0))?
         .collect::<rusqlite::Result<HashSet<String>>>()?;
     db.prepare_cached("DELETE FROM blobs WHERE id = ?1")?.execute([id])?;
-    loose(db, files)
+    Ok(files.into_iter().collect())
 }
 
 /// Of these files, those that nothing names.
-fn loose(db: &Connection, files: HashSet<String>) -> rusqlite::Result<Vec<String>> {
+pub fn loose(db: &Connection, files: HashSet<String>) -> rusqlite::Result<Vec<String>> {
     let mut named = db.prepare_cached(
         "SELECT 1 FROM pieces WHERE file = ?1 UNION ALL SELECT 1 FROM blocks WHERE file = ?1 LIMIT 1",
     )?;
@@ -411,7 +414,7 @@ pub fn waiting(db: &Connection, container: &str, name: &str) -> rusqlite::Result
         .query_row([container, name], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-/// Stores a block; one of the same id before it goes. The files that nothing names any more.
+/// Stores a block; one of the same id before it goes. The files that it named.
 pub fn put_block(
     db: &Connection,
     container: &str,
@@ -427,16 +430,16 @@ pub fn put_block(
     let (file, length) = piece.map_or((None, 0), |piece| (Some(piece.file.as_str()), piece.length as i64));
     db.prepare_cached("INSERT OR REPLACE INTO blocks VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
         .execute(params![container, name, id, file, length, now_us])?;
-    loose(db, before.flatten().into_iter().collect())
+    Ok(before.flatten().into_iter().collect())
 }
 
-/// Forgets the waiting blocks of a name. The files that nothing names any more.
+/// Forgets the waiting blocks of a name. The files that it named.
 pub fn forget_blocks(db: &Connection, container: &str, name: &str) -> rusqlite::Result<Vec<String>> {
     let files = db
         .prepare_cached("DELETE FROM blocks WHERE container = ?1 AND name = ?2 RETURNING file")?
         .query_map([container, name], |row| row.get::<_, Option<String>>(0))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    loose(db, files.into_iter().flatten().collect())
+    Ok(files.into_iter().flatten().collect())
 }
 
 /// Names whose waiting blocks are all of before `until_us`.

@@ -236,9 +236,10 @@ impl Sas {
             }
             _ => return None,
         }
-        if let Some(mark) = &self.mark
-            && query.get("versionid").or(query.get("snapshot")) != Some(mark)
-        {
+        let asked = query.get("versionid").or(query.get("snapshot"));
+        let of_one = self.scope.as_ref().is_some_and(|scope| scope.blob.is_some());
+        // Of a blob it opens what is current and nothing of before; of a version that version alone.
+        if of_one && asked != self.mark.as_deref() {
             return None;
         }
         let fully = match right {

@@ -64,7 +64,7 @@ pub struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Files that nothing names once this is stored.
+    /// Files that may have lost who named them; those that nothing names once all of this is stored are removed.
     pub fn gone(&self, files: Vec<String>) {
         self.gone.borrow_mut().extend(files);
     }
@@ -191,7 +191,7 @@ impl Store {
             gone: RefCell::default(),
         };
         let done = work(&change)?;
-        let gone = change.gone.into_inner();
+        let gone = rows::loose(&transaction, change.gone.into_inner().into_iter().collect())?;
         if let Some(event) = event {
             self.spool.append_blocking(event)?;
         }

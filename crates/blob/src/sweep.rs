@@ -96,12 +96,13 @@ fn age(store: &Store, name: &str, declared: &ContainerConfig, now_us: i64) -> Re
         let Some(after) = after else { continue };
         each(store, name, before(now_us, after), but, |change, mut blob| {
             // What somebody moved since stays where they moved it.
-            if !blob.facts.tier_inferred && blob.facts.tier_us > before(change.now_us, after) {
+            let moved = !blob.facts.tier_inferred && !blob.facts.tier_by_age;
+            if moved && blob.facts.tier_us > before(change.now_us, after) {
                 return Ok(());
             }
             record(change, "blob.tier", &blob, tier)?;
             blob.facts.tier = tier.to_owned();
-            blob.facts.tier_inferred = false;
+            (blob.facts.tier_inferred, blob.facts.tier_by_age) = (false, true);
             blob.facts.tier_us = change.now_us;
             Ok(rows::update(change.db, &blob)?)
         })?;

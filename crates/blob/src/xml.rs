@@ -91,6 +91,9 @@ fn opened(text: &str) -> Result<(&str, bool, &str), &'static str> {
 }
 
 fn plain(text: &str) -> Result<String, &'static str> {
+    if text.contains('<') {
+        return Err("an element stands in an element");
+    }
     let mut out = String::with_capacity(text.len());
     let mut parts = text.split('&');
     out.push_str(parts.next().unwrap_or_default());
@@ -113,7 +116,7 @@ fn plain(text: &str) -> Result<String, &'static str> {
         });
         out.push_str(rest);
     }
-    if out.contains('<') { Err("an element stands in an element") } else { Ok(out) }
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod network;
 pub mod probe;
 pub mod proc;
 pub mod process;
+pub mod share;
 pub mod sockets;
 pub mod tool;
 pub mod volume;
@@ -38,6 +39,8 @@ pub struct Placement {
     pub limits: Limits,
     /// A disk of its own; seen by this workload only.
     pub volume: Option<volume::Volume>,
+    /// Folders that it has with others.
+    pub shares: Vec<share::Share>,
     /// Where the shim's own complaints go; None: our own standard streams (a command run in the foreground).
     pub log: Option<PathBuf>,
 }

@@ -12,6 +12,7 @@
 //! Addresses that people use (the edge's, the directory's) are loopback addresses of the machine. Inside, the very same
 //! addresses are led through the router, so that a URL is the same for both.
 
+pub mod border;
 mod filter;
 mod link;
 pub mod namespace;
@@ -76,7 +77,13 @@ impl Network {
         self.folder.join(workload)
     }
 
-    fn router(&self) -> PathBuf {
+    /// Whether it is there.
+    pub fn exists(&self) -> bool {
+        namespace::is_kept(&self.router())
+    }
+
+    /// Where the router's namespace is kept.
+    pub fn router(&self) -> PathBuf {
         self.folder.join(ROUTER)
     }
 

@@ -23,7 +23,7 @@ use crate::{
     cgroup::Cgroups,
     network,
     probe::{Machine, Mounts},
-    proc, sockets, volume,
+    proc, share, sockets, volume,
 };
 
 /// Inherited descriptors are first lifted above this, so that putting them at 3 and on overwrites none of them.
@@ -68,6 +68,11 @@ struct Child {
     hosts: Option<CString>,
     /// A mount that is nowhere yet, where it goes, and the folder to stand in, which may lie in it.
     volume: Option<(OwnedFd, CString, CString)>,
+    shares: Vec<share::Act>,
+    /// Of the shares.
+    groups: Vec<libc::gid_t>,
+    /// What it makes is the group's to change as well.
+    writes_shares: bool,
     id_map: Vec<u8>,
     group_map: Vec<u8>,
 }
@@ -88,7 +93,7 @@ impl Child {
         if let Some(user) = self.user {
             // SAFETY: plain system calls; the process has one thread here.
             unsafe {
-                check(libc::setgroups(0, std::ptr::null()))?;
+                check(libc::setgroups(self.groups.len(), self.groups.as_ptr()))?;
                 check(libc::setresgid(user, user, user))?;
                 check(libc::setresuid(user, user, user))?;
             }
@@ -103,6 +108,9 @@ impl Child {
             write_file(c"/proc/self/gid_map", &self.group_map)?;
             self.mount_own()?;
         }
+        if self.writes_shares {
+            rustix::process::umask(rustix::fs::Mode::WOTH);
+        }
         rustix::thread::set_no_new_privs(true)?;
         for (from, to) in &self.fds {
             // SAFETY: `from` was lifted above every target, so nothing is overwritten that is still needed.
@@ -112,7 +120,7 @@ impl Child {
     }
 
     fn mount_own(&self) -> std::io::Result<()> {
-        if self.hosts.is_none() && self.volume.is_none() {
+        if self.hosts.is_none() && self.volume.is_none() && self.shares.is_empty() {
             return Ok(());
         }
         // SAFETY: plain system calls with texts that outlive them.
@@ -129,6 +137,9 @@ impl Child {
             move_mount(mount, c"", rustix::fs::CWD, at.as_c_str(), from_descriptor)?;
             // It stood in what is below the mount.
             rustix::process::chdir(stand.as_c_str())?;
+        }
+        for act in &self.shares {
+            act.carry_out()?;
         }
         Ok(())
     }
@@ -228,8 +239,21 @@ impl Driver for Process {
             }
             (None, _) => None,
         };
+        let (shares, refused) = match &self.machine.mounts {
+            Mounts::None(why) => {
+                let named = |share: &share::Share| format!("a share at {} ({why})", share.at.display());
+                (Vec::new(), placement.shares.iter().map(named).collect())
+            }
+            _ => share::prepare(&placement.shares).map_err(spawn)?,
+        };
+        missing.extend(refused);
+        let mut groups: Vec<libc::gid_t> = placement.shares.iter().filter_map(|share| share.group).collect();
+        groups.dedup();
         let child = Child {
             joins,
+            shares,
+            groups,
+            writes_shares: placement.shares.iter().any(|share| share.write),
             volume,
             network,
             fds,

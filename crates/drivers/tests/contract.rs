@@ -32,6 +32,7 @@ fn placement(mark: &str, script: &str, folder: &Path) -> Placement {
         hosts_file: None,
         limits: Limits::default(),
         volume: None,
+        shares: Vec::new(),
         log: Some(folder.join("log")),
     }
 }

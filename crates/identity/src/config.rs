@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::identity::{Client, IdentityConfig};
+use api::identity::{Client, Directory, IdentityConfig, OutsideIssuer};
 
 use crate::error::Error;
 
@@ -22,6 +22,28 @@ pub struct Settings {
     pub session_seconds: i64,
     pub refresh_seconds: i64,
     pub key_rotation_seconds: i64,
+    /// Outside issuers by name.
+    pub issuers: BTreeMap<String, OutsideIssuer>,
+    pub directory: Option<Directory>,
+}
+
+/// Where people with an address sign in.
+pub enum Realm<'a> {
+    Here,
+    Issuer(&'a OutsideIssuer),
+    Directory(&'a Directory),
+}
+
+impl Settings {
+    /// Who judges the person with this address: by its domain alone, whatever accounts there are.
+    pub fn realm(&self, email: &str) -> Realm<'_> {
+        let Some((_, domain)) = email.trim().rsplit_once('@') else { return Realm::Here };
+        let has = |domains: &[String]| domains.iter().any(|d| d.eq_ignore_ascii_case(domain));
+        if let Some(directory) = self.directory.as_ref().filter(|directory| has(&directory.domains)) {
+            return Realm::Directory(directory);
+        }
+        self.issuers.values().find(|issuer| has(&issuer.domains)).map_or(Realm::Here, Realm::Issuer)
+    }
 }
 
 const DAY: i64 = 24 * 3600;
@@ -44,6 +66,8 @@ impl Settings {
             session_seconds,
             refresh_seconds,
             key_rotation_seconds,
+            issuers,
+            directory,
         } = config;
         let wrong = |what: String| Err(Error::Config(what));
         match url::Url::parse(&issuer) {
@@ -89,6 +113,37 @@ impl Settings {
         if !admin_group.is_empty() {
             all_groups.insert(admin_group.clone());
         }
+        let mut domains = BTreeSet::new();
+        let mut by_name = BTreeMap::new();
+        for issuer in issuers {
+            let good = url::Url::parse(&issuer.issuer).is_ok_and(|url| {
+                url.scheme() == "https"
+                    && url.query().is_none()
+                    && url.fragment().is_none()
+                    && url.username().is_empty()
+            });
+            if !word(&issuer.name) || !good {
+                return wrong(format!("outside issuer `{}` ({}) is not https://", issuer.name, issuer.issuer));
+            }
+            outside(&issuer.name, &issuer.domains, &issuer.groups, &all_groups, &mut domains)?;
+            if let Some(twice) = by_name.insert(issuer.name.clone(), issuer) {
+                return wrong(format!("outside issuer `{}` is there twice", twice.name));
+            }
+        }
+        if let Some(directory) = &directory {
+            if !directory.url.starts_with("ldaps://") && !directory.url.starts_with("ldap://") {
+                return wrong(format!("directory `{}` is neither ldaps:// nor ldap://", directory.url));
+            }
+            let named =
+                !directory.login.is_empty() && directory.login.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+            if !named || directory.base.trim().is_empty() || directory.bind.trim().is_empty() {
+                return wrong("directory needs a base, an account to bind with, and the attribute of logins".into());
+            }
+            if directory.domains.is_empty() {
+                return wrong("directory names no domain: nobody would sign in by it".into());
+            }
+            outside("directory", &directory.domains, &directory.groups, &all_groups, &mut domains)?;
+        }
         let between = |name: &str, value: u64, least: i64, most: i64| match i64::try_from(value) {
             Ok(seconds) if (least..=most).contains(&seconds) => Ok(seconds),
             _ => Err(Error::Config(format!("{name} is {value}; {least} to {most} seconds are possible"))),
@@ -105,7 +160,28 @@ impl Settings {
             session_seconds: between("session_seconds", session_seconds, 60, 30 * DAY)?,
             refresh_seconds: between("refresh_seconds", refresh_seconds, 60, 365 * DAY)?,
             key_rotation_seconds: between("key_rotation_seconds", key_rotation_seconds, 3600, 365 * DAY)?,
+            issuers: by_name,
+            directory,
         })
+    }
+}
+
+/// Checks what issuers and directories have in common: their domains are theirs alone, their groups lead to ours.
+fn outside(
+    name: &str,
+    theirs: &[String],
+    groups: &BTreeMap<String, String>,
+    ours: &BTreeSet<String>,
+    domains: &mut BTreeSet<String>,
+) -> Result<(), Error> {
+    for domain in theirs {
+        if domain.is_empty() || domain.contains('@') || !domains.insert(domain.to_lowercase()) {
+            return Err(Error::Config(format!("`{name}`: the domain `{domain}` is none, or is another's already")));
+        }
+    }
+    match groups.keys().find(|group| !ours.contains(*group)) {
+        Some(group) => Err(Error::Config(format!("`{name}` leads to the group `{group}`, which there is not"))),
+        None => Ok(()),
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Error {
     Listener(&'static str),
     #[error("the certificate of identity cannot be used")]
     Tls(#[source] service::tls::Error),
+    #[error("the authorities that outside issuers are verified with cannot be used")]
+    Trust(#[source] rustls::Error),
     #[error("could not reach the people's store")]
     Store(#[from] rusqlite::Error),
     #[error("the people's store has format {found}; this binary reads up to {known}")]

@@ -10,7 +10,7 @@ use axum::{
 };
 
 use crate::{
-    account, administration, authorize, discovery, logout, pages, sign_in,
+    account, administration, authorize, discovery, logout, outside, pages, sign_in,
     state::App,
     token, userinfo,
     visit::{Right, guard},
@@ -47,6 +47,8 @@ fn table() -> Vec<Entry> {
         ("POST", "/logout", Page(Anybody), post(logout::asked)),
         ("GET", "/sign-in", Page(OwnForm), get(sign_in::page)),
         ("POST", "/sign-in", Page(OwnForm), post(sign_in::submit)),
+        ("GET", "/outside/{issuer}", Page(OwnForm), get(outside::begin)),
+        ("GET", "/outside/{issuer}/callback", Page(OwnForm), get(outside::callback)),
         ("GET", "/first", Page(OwnForm), get(sign_in::first_page)),
         ("POST", "/first", Page(OwnForm), post(sign_in::first_submit)),
         ("GET", "/signed-out", Page(OwnForm), get(logout::done)),

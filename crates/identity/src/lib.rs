@@ -7,14 +7,15 @@
 //! reads its configuration again on SIGHUP. State is one SQLite file; [`store`] has the tables.
 //!
 //! It never keeps a password, a link, a code, a refresh token or a cookie in plain, never stores a private key unsealed,
-//! never redirects a browser to an address that is not registered, and never asks another role anything but to take its
-//! audit records.
+//! never redirects a browser to an address that is not registered or an outside issuer's, and asks another role only to take its
+//! audit records, and the vault for the secrets it needs at an outside issuer or a directory.
 
 mod account;
 mod administration;
 mod authorize;
 mod config;
 mod control;
+mod directory;
 mod discovery;
 mod error;
 mod form;
@@ -23,6 +24,8 @@ mod http;
 mod keys;
 mod limit;
 mod logout;
+mod outside;
+mod outsiders;
 mod pages;
 mod password;
 mod people;

@@ -66,6 +66,8 @@ pub struct SignIn {
     /// The query of the authorisation request that waits.
     pub authorize: String,
     pub fault: Option<String>,
+    /// Outside issuers: where their button leads, and what it says.
+    pub outside: Vec<(String, String)>,
 }
 
 #[derive(Template)]
@@ -195,6 +197,19 @@ pub fn refused(app: &App, status: StatusCode, sentence: &str) -> Response {
         _ => None,
     };
     message(app, status, "This did not work", sentence, link)
+}
+
+/// Marks a page that says itself what is not available.
+#[derive(Clone, Copy)]
+pub struct Said;
+
+/// A page for what somebody else is needed for who does not answer.
+pub fn unavailable(app: &App, sentence: &str) -> Response {
+    let again = Some(("/sign-in", "Back to sign-in"));
+    let mut answer = message(app, StatusCode::SERVICE_UNAVAILABLE, "Not available just now", sentence, again);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+    answer.extensions_mut().insert(Said);
+    answer
 }
 
 /// A page for a fault of ours.

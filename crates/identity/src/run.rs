@@ -14,6 +14,7 @@ use crate::{
     error::Error,
     http,
     keys::Keys,
+    outside::Ways,
     password::Passwords,
     state::{App, Inner},
     store::{self, Store},
@@ -45,6 +46,7 @@ pub async fn run(config: IdentityConfig, mut context: Context) -> Result<(), Err
     let reread =
         signal(SignalKind::hangup()).map_err(|e| Error::Io("the signal to read the configuration again", e))?;
 
+    let tls_outside = trusted(&context.ca_pem).map_err(Error::Trust)?;
     let clock = context.clock.clone();
     let path = context.data.join("identity.db");
     let now = clock.now_s();
@@ -68,6 +70,7 @@ pub async fn run(config: IdentityConfig, mut context: Context) -> Result<(), Err
         accounts: App::account_limiter(),
         addresses: App::address_limiter(),
         refusals: App::refusal_limiter(),
+        ways: Ways::new(tls_outside, context.hosts.clone()),
         spool,
         clock,
         form_key: root.derive("forms"),
@@ -106,6 +109,20 @@ pub async fn run(config: IdentityConfig, mut context: Context) -> Result<(), Err
         let _ = task.await;
     }
     Ok(())
+}
+
+/// Whom the role trusts outside of it: the machine's authorities, and the stamp's own.
+fn trusted(own: &[u8]) -> Result<Arc<rustls::ClientConfig>, rustls::Error> {
+    use rustls::pki_types::pem::PemObject as _;
+    let machine = std::fs::read("/etc/ssl/certs/ca-certificates.crt").unwrap_or_default();
+    let mut roots = rustls::RootCertStore::empty();
+    for pem in [machine.as_slice(), own] {
+        // A bundle may hold an old certificate that cannot be used; the others count.
+        roots.add_parsable_certificates(rustls::pki_types::CertificateDer::pem_slice_iter(pem).flatten());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
 }
 
 /// Rotates keys when they are due, and deletes what has expired.

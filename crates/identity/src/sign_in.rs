@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use api::{Secret, audit::Outcome};
+use api::{Secret, audit::Outcome, identity::Directory};
 use axum::{
     Extension,
     extract::State,
@@ -12,8 +12,11 @@ use axum::{
 
 use crate::{
     authorize,
+    config::Realm,
+    directory,
     error::Error,
     form::Params,
+    outside,
     pages::{self, First, Frame, SignIn},
     password,
     people::{self, Person},
@@ -65,8 +68,15 @@ fn show(
 ) -> Result<Response, Error> {
     // Who signs in again is not shown as signed in.
     let frame = Frame { name: None, administrator: false, ..Frame::of(app, visit) };
-    let origin = waiting.origin;
-    let page = SignIn { frame, client: waiting.client, email, authorize: waiting.query, fault };
+    let inner: String = url::form_urlencoded::byte_serialize(waiting.query.as_bytes()).collect();
+    let settings = app.settings.load();
+    let outside = settings.issuers.values();
+    let outside = outside.map(|i| (format!("/outside/{}?authorize={inner}", i.name), i.title.clone())).collect();
+    // Who types an address of an issuer's is led on to it by this form.
+    let origins: Vec<String> =
+        waiting.origin.into_iter().chain(settings.issuers.values().filter_map(|i| pages::origin(&i.issuer))).collect();
+    let origin = (!origins.is_empty()).then(|| origins.join(" "));
+    let page = SignIn { frame, client: waiting.client, email, authorize: waiting.query, fault, outside };
     pages::page(status, &page, origin.as_deref())
 }
 
@@ -88,6 +98,14 @@ pub async fn submit(State(app): State<App>, Extension(visit): Extension<Arc<Visi
         let mut answer = show(&app, &visit, StatusCode::TOO_MANY_REQUESTS, waiting, typed, Some(sentence))?;
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         return Ok(answer);
+    }
+
+    let settings = app.settings.load_full();
+    match settings.realm(&typed) {
+        Realm::Here => {}
+        // The password, if any was typed, is not looked at: it is not ours to judge.
+        Realm::Issuer(issuer) => return outside::lead(&app, &issuer.name, &waiting.query, &typed).await,
+        Realm::Directory(directory) => return by_directory(&app, &visit, directory, waiting, typed, key).await,
     }
 
     let (person, hash) = {
@@ -123,8 +141,47 @@ pub async fn submit(State(app): State<App>, Extension(visit): Extension<Arc<Visi
     };
     app.accounts.succeeded(&key);
     app.addresses.forgive(&visit.address);
-    let target = if waiting.query.is_empty() { "/account".to_owned() } else { format!("/authorize?{}", waiting.query) };
-    admit(&app, &visit, person, &target).await
+    go_on(&app, &visit, person, &waiting.query).await
+}
+
+/// Has the directory judge a password. While it is down nobody with its addresses is let in: there is no second way.
+async fn by_directory(
+    app: &App,
+    visit: &Visit,
+    directory: &Directory,
+    waiting: Waiting,
+    typed: String,
+    key: String,
+) -> Result<Response, Error> {
+    let password = Secret::new(visit.form.text("password"));
+    let judged = match outside::secret(app, &directory.secret).await {
+        Ok(bind) => directory::judge(directory, &app.ways.tls, &bind, &typed, &password).await,
+        Err(refused) => Err(directory::Refused::Down(refused.to_string())),
+    };
+    match judged {
+        Ok(outsider) => {
+            app.accounts.succeeded(&key);
+            app.addresses.forgive(&visit.address);
+            outside::admit(app, visit, &outsider, &directory.groups, &waiting.query).await
+        }
+        Err(refused) => {
+            outside::record(app, visit, &directory.url, &refused.to_string()).await?;
+            if let directory::Refused::Down(_) = refused {
+                tracing::warn!(error = %refused, "the directory does not answer");
+                let sentence = "Your organisation's directory does not answer just now, so nobody can be signed in by it. \
+                                Nothing is wrong with your password. Try again in a moment.";
+                return Ok(pages::unavailable(app, sentence));
+            }
+            let sentence = "That e-mail and password do not match.".to_owned();
+            show(app, visit, StatusCode::UNAUTHORIZED, waiting, typed, Some(sentence))
+        }
+    }
+}
+
+/// Starts a session, and goes on with the authorisation request that waits for it.
+pub async fn go_on(app: &App, visit: &Visit, person: &Person, query: &str) -> Result<Response, Error> {
+    let target = if query.is_empty() { "/account".to_owned() } else { format!("/authorize?{query}") };
+    admit(app, visit, person, &target).await
 }
 
 /// Starts a session of `person` in this browser, and ends the one that was there before.

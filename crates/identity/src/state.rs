@@ -10,7 +10,9 @@ use arc_swap::ArcSwap;
 use serde_json::{Map, Value};
 use service::{Clock, Spool};
 
-use crate::{config::Settings, error::Error, keys::Keys, limit::Limiter, password::Passwords, store::Store};
+use crate::{
+    config::Settings, error::Error, keys::Keys, limit::Limiter, outside::Ways, password::Passwords, store::Store,
+};
 
 /// Cheap to clone; routes take it as their state.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub struct Inner {
     /// Refusals of callers who proved nothing, that are recorded one by one; beyond, they are refused without a record, so
     /// that nobody can fill the disk with them.
     pub refusals: Limiter<Option<IpAddr>>,
+    /// To outside issuers, a directory, and the vault.
+    pub ways: Ways,
     pub spool: Spool,
     pub clock: Clock,
     /// Workload keys and client secrets derive from it.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use crate::error::Error;
 
 /// The format this binary writes, in `PRAGMA user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE users (
@@ -53,6 +53,14 @@ CREATE TABLE signing_keys (
 ) STRICT;
 ";
 
+/// What the second format has beyond the first.
+const OUTSIDERS: &str = "
+CREATE TABLE outsiders (
+    issuer TEXT NOT NULL, subject TEXT NOT NULL, user TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    since_s INTEGER NOT NULL, PRIMARY KEY (issuer, subject)
+) STRICT, WITHOUT ROWID;
+";
+
 /// The store; clones share the connection.
 #[derive(Clone)]
 pub struct Store {
@@ -79,9 +87,12 @@ impl Store {
         if found > VERSION {
             return Err(Error::Version { found, known: VERSION });
         }
-        if found == 0 {
+        if found < VERSION {
             let change = connection.transaction()?;
-            change.execute_batch(SCHEMA)?;
+            if found == 0 {
+                change.execute_batch(SCHEMA)?;
+            }
+            change.execute_batch(OUTSIDERS)?;
             change.execute_batch(&format!("PRAGMA user_version={VERSION}"))?;
             change.commit()?;
         }
@@ -150,8 +161,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.db");
         drop(Store::open(&path).unwrap());
-        Connection::open(&path).unwrap().execute_batch("PRAGMA user_version=2").unwrap();
-        assert!(matches!(Store::open(&path), Err(Error::Version { found: 2, known: 1 })));
+        Connection::open(&path).unwrap().execute_batch("PRAGMA user_version=3").unwrap();
+        assert!(matches!(Store::open(&path), Err(Error::Version { found: 3, known: 2 })));
+    }
+
+    #[test]
+    fn what_the_first_format_holds_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(SCHEMA).unwrap();
+        old.execute_batch("INSERT INTO users VALUES ('1', 'a@b', 'a@b', 'A', 1, 1); PRAGMA user_version=1").unwrap();
+        drop(old);
+        let store = Store::open(&path).unwrap();
+        let counts = |db: &Connection| {
+            let of = |table: &str| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get::<_, i64>(0));
+            Ok((of("users")?, of("outsiders")?))
+        };
+        assert_eq!(store.run_here(counts).unwrap(), (1, 0));
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub const SESSION: &str = "__Host-session";
 /// Cookie that names a browser, so that forms can be bound to it.
 pub const BROWSER: &str = "__Host-browser";
 
+/// Cookie of a sign-in that is under way at an outside issuer.
+pub const OUTSIDE: &str = "__Host-outside";
+
 /// No form of ours is longer.
 const FORM_BYTES: usize = 64 * 1024;
 
@@ -61,11 +64,14 @@ pub struct Visit {
     pub signed: Option<Arc<Signed>>,
     /// Goes into every form.
     pub form_token: String,
+    /// The sign-in that is under way at an outside issuer.
+    pub outside: Option<String>,
 }
 
 /// Judges a request before its page sees it; puts the [`Visit`] into the request's extensions.
 pub async fn guard(State((app, right)): State<(App, Right)>, request: Request, next: Next) -> Response {
     match judge(&app, right, request, next).await {
+        Ok(answer) if answer.extensions().get::<pages::Said>().is_some() => answer,
         Ok(answer) if answer.status().is_server_error() => pages::fault(&app, answer.status()),
         Ok(answer) => answer,
         Err(error) => {
@@ -140,6 +146,7 @@ async fn judge(app: &App, right: Right, request: Request, next: Next) -> Result<
         form,
         signed,
         form_token: form_token.expose().to_owned(),
+        outside: form::cookie(&cookies, OUTSIDE).map(str::to_owned),
     };
     let mut request = Request::from_parts(parts, Body::empty());
     if let (Right::Person | Right::Administrator, Some(signed)) = (right, &visit.signed) {

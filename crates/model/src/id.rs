@@ -97,6 +97,11 @@ impl Kind {
                 | Self::Audit
                 | Self::Registry
                 | Self::Blob
+                | Self::External
+                | Self::Redis
+                | Self::Job
+                | Self::Graph
+                | Self::Share
         )
     }
 }

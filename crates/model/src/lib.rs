@@ -3,6 +3,7 @@
 //! Entry: [`Manifest::parse`] reads a `system.toml`, [`Manifest::resolve`] gives one stamp of it as a [`System`], every
 //! field typed and checked. Both gather all faults as [`Diagnostic`]s, never only the first.
 
+pub mod cron;
 pub mod diagnostic;
 pub mod failover;
 pub mod id;

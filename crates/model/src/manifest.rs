@@ -21,7 +21,7 @@ use crate::{
     diagnostic::{Code, Diagnostic},
     id::{Kind, ResourceId, is_name},
     suggest,
-    system::System,
+    system::{Call, CallEnd, LinkEnd, LinkKind, System},
 };
 use node::{Node, Value};
 
@@ -117,9 +117,37 @@ impl Manifest {
                 .note("each has an address of its own in the stamp's block of 254");
             return Err(vec![fault]);
         }
-        let (system, mut faults) = read::Reader::new(self, &root, name).system();
+        let (mut system, mut faults) = read::Reader::new(self, &root, name).system();
+        system.calls = self.calls(stamp, name);
         shape::required(&root, &keys::MERGED, "", &(0..0), &mut faults);
         if faults.is_empty() { Ok(system) } else { Err(faults) }
+    }
+
+    /// Links of the kind `call` that begin or end in `stamp`, which is called `name`.
+    fn calls(&self, stamp: &str, name: &str) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for declaring in &self.stamps {
+            let overlay = self.root.get("stamps").and_then(|stamps| stamps.get(declaring));
+            if self.root.get("links").is_none() && overlay.is_none_or(|overlay| overlay.get("links").is_none()) {
+                continue;
+            }
+            let Some(root) = self.merged(declaring) else { continue };
+            // What is wrong with them is told where they are declared.
+            for (link, found) in read::Reader::new(self, &root, declaring).links() {
+                let end = |end: LinkEnd| {
+                    let of = end.stamp.unwrap_or_else(|| declaring.clone());
+                    CallEnd { stamp: if of == stamp { name.to_owned() } else { of }, resource: end.resource }
+                };
+                let (from, to) = (end(found.from), end(found.to));
+                let here = (from.stamp == name) != (to.stamp == name);
+                if found.what == LinkKind::Call && here {
+                    calls.push(Call { link, from, to, carries: found.carries });
+                }
+            }
+        }
+        calls.sort();
+        calls.dedup();
+        calls
     }
 
     /// What is wrong with the stamps, each fault once; one that not all of them have says whose it is.

@@ -88,6 +88,17 @@ pub fn workloads(id: &ResourceId, resource: &Resource) -> Vec<String> {
     match resource {
         Resource::Service(service) => numbered(service.scale.min.max(1)),
         Resource::Postgres(postgres) => numbered(postgres.members()),
+        // It runs at its times, not with the stamp.
+        Resource::Job(_) => Vec::new(),
+        // A folder.
+        Resource::Share(_) => Vec::new(),
+        // Where the real one is called, nothing of it runs here.
+        Resource::External(external) if external.stand_in.is_none() => Vec::new(),
+        Resource::Graph(graph) => {
+            let mut all: Vec<String> = numbered(graph.members);
+            all.extend(graph.monitor.then(|| format!("{id}{MONITOR}")));
+            all
+        }
         _ if resource.is_provided() => vec![id.to_string()],
         _ => Vec::new(),
     }
@@ -103,9 +114,18 @@ pub fn number_of(workload: &str) -> u32 {
     workload.split_once('+').and_then(|(_, n)| n.parse().ok()).unwrap_or(1)
 }
 
+/// What the name of a workload ends with that only watches its resource.
+const MONITOR: &str = ".monitor";
+
+/// Whether a workload only watches the members of its resource.
+pub fn watches(workload: &str) -> bool {
+    workload.ends_with(MONITOR)
+}
+
 /// The resource a workload belongs to.
 pub fn resource_of(workload: &str) -> &str {
-    workload.split('+').next().unwrap_or(workload)
+    let name = workload.split('+').next().unwrap_or(workload);
+    name.strip_suffix(MONITOR).unwrap_or(name)
 }
 
 /// The plan that brings `system` up from what was `observed`.
@@ -164,13 +184,17 @@ pub fn up(system: &System, observed: &Observed) -> Plan {
         all.sort_by_key(|workload| is_database && *workload != leads);
         for workload in all {
             let follows = is_database && workload != leads;
-            let after = if follows { last.clone() } else { after.clone() };
+            let mut after = if follows { last.clone() } else { after.clone() };
             let (verb, act) = match observed.workloads.get(&workload) {
                 None => ("start", Act::Start { workload: workload.clone() }),
                 Some(Seen::Same) => ("await", Act::Await { workload: workload.clone() }),
                 Some(Seen::Reload) => ("reload", Act::Reload { workload: workload.clone() }),
                 Some(Seen::Changed) => ("replace", Act::Replace { workload: workload.clone() }),
             };
+            // Most members of a graph store must be there for a write: they are replaced one after another.
+            if verb == "replace" && matches!(resource, Resource::Graph(_)) {
+                after.extend(last.iter().cloned());
+            }
             let step = push(format!("{verb} {workload}"), act, after);
             if !follows {
                 last.push(step);

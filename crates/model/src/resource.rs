@@ -128,6 +128,11 @@ impl Resource {
                 needs.extend(job.mounts.iter().map(|m| m.share.clone()));
                 needs
             }
+            // Not the vault: that needs the identity, which reads it when somebody signs in.
+            Self::Identity(identity) => {
+                let named = identity.addresses().flat_map(Value::resources);
+                named.filter(|id| id.kind != Kind::Edge).cloned().collect()
+            }
             _ => BTreeSet::new(),
         }
     }

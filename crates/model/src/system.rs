@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Kind, Principal, ResourceId},
-    resource::{Edge, Postgres, Resource, Service, SignIn, Vault, Watch},
+    resource::{Edge, Job, Postgres, Resource, Service, SignIn, Vault, Watch},
     unit::{Bytes, Cidr, Price},
 };
 
@@ -34,6 +34,9 @@ pub struct System {
     /// Resources of other stamps that this one uses as if they were its own.
     pub shared: BTreeMap<ResourceId, Shared>,
     pub links: BTreeMap<String, Link>,
+    /// Links of the kind `call` that begin or end in this stamp, whichever stamp declares them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<Call>,
     pub objectives: BTreeMap<String, Objective>,
     pub alerts: BTreeMap<String, Alert>,
     pub groups: BTreeMap<String, Group>,
@@ -77,6 +80,10 @@ impl System {
         self.resources.iter().filter_map(|(id, r)| if let Resource::Service(s) = r { Some((id, s)) } else { None })
     }
 
+    pub fn jobs(&self) -> impl Iterator<Item = (&ResourceId, &Job)> {
+        self.resources.iter().filter_map(|(id, r)| if let Resource::Job(j) = r { Some((id, j)) } else { None })
+    }
+
     pub fn databases(&self) -> impl Iterator<Item = (&ResourceId, &Postgres)> {
         self.resources.iter().filter_map(|(id, r)| if let Resource::Postgres(p) = r { Some((id, p)) } else { None })
     }
@@ -88,6 +95,7 @@ impl System {
         let number = crate::plan::number_of(workload);
         match self.resources.get(&id)? {
             Resource::Postgres(postgres) if postgres.members() > 1 => Some(postgres.zone(number)),
+            Resource::Graph(graph) if graph.members > 1 && !crate::plan::watches(workload) => Some(graph.zone(number)),
             Resource::Service(service) if service.scale.min > 1 => {
                 let members = self.databases().map(|(_, p)| p).find(|p| p.zone(1) != p.zone(2) && p.has_standby());
                 members.map(|postgres| postgres.zone((number - 1) % 2 + 1))
@@ -164,6 +172,30 @@ pub enum LinkKind {
     Copy,
     /// `from` may call `to`.
     Call,
+}
+
+/// A service of one stamp may call a service of another: a link of the kind `call` as both ends see it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Call {
+    /// The link's name, such as `users`.
+    pub link: String,
+    pub from: CallEnd,
+    pub to: CallEnd,
+    /// What it may carry; empty is not limited.
+    pub carries: Vec<String>,
+}
+
+/// A service of a stamp.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CallEnd {
+    pub stamp: String,
+    pub resource: ResourceId,
+}
+
+impl std::fmt::Display for CallEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.stamp, self.resource)
+    }
 }
 
 /// A resource, of another stamp if `stamp` is given: `STAMP/RESOURCE`.

@@ -140,7 +140,7 @@ fn what_this_version_does_not_carry_out_is_told() {
     for path in ["network", "service.web.subnet", "postgres.main.subnet"] {
         assert!(!system.unbuilt.contains(&path.to_owned()), "{path} is carried out");
     }
-    assert!(!ResourceId::new(Kind::Redis, "main").kind.is_provided());
+    assert!(ResourceId::new(Kind::Redis, "main").kind.is_provided());
 }
 
 #[test]
@@ -151,4 +151,27 @@ fn a_resolved_system_survives_json() {
     assert!(
         matches!(system.get(&"postgres.main".parse().unwrap()), Some(Resource::Postgres(p)) if p.databases == ["time_tracker"])
     );
+}
+
+/// Both ends of a call know of it, whichever stamp declares it; what is a replica or a copy is told as not carried out.
+#[test]
+fn a_call_between_stamps_is_known_at_both_ends() {
+    let of = |name: &str, stamp: &str| {
+        let (path, text) = manifests().into_iter().find(|(path, _)| path.parent().unwrap().ends_with(name)).unwrap();
+        read(&path, &text).resolve(stamp).unwrap()
+    };
+    let calls = |system: &System| -> Vec<String> {
+        system.calls.iter().map(|call| format!("{} {} {}", call.link, call.from, call.to)).collect()
+    };
+    let uk = of("meg-qms", "uk");
+    assert_eq!(
+        calls(&uk),
+        ["sign-in-uk eu/service.cms uk/service.cms", "users uk/service.cms eu/service.cms"],
+        "what eu and uae have with one another is not uk's"
+    );
+    assert_eq!(calls(&of("meg-qms", "eu")).len(), 4);
+    assert!(!uk.unbuilt.iter().any(|path| path.starts_with("links")), "{:?}", uk.unbuilt);
+    let melbourne = of("donatello", "melbourne");
+    assert_eq!(melbourne.calls, []);
+    assert!(melbourne.unbuilt.contains(&"links.images".to_owned()), "{:?}", melbourne.unbuilt);
 }

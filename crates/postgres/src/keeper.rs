@@ -259,7 +259,12 @@ impl Keeper {
     async fn serve_as_member(&self, server: &Postmaster, member: &Membership, word: Lead) -> Result<Lead, Error> {
         let mut word = word;
         if !member.leads(&word) || replica::is_standby(&self.checked.pgdata) {
-            self.answers().await;
+            // The one that it was to follow may be gone: then it never answers.
+            tokio::select! {
+                () = self.answers() => {}
+                () = member.rebuild_asked() => return Err(Error::NotReady("its data is fetched anew".into())),
+                news = member.turned_to_another(&word) => return Ok(news),
+            }
             if !member.leads(&word) {
                 replica::drop_slots(&self.admin).await?;
                 self.open_to_identities().await?;

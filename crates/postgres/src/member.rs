@@ -125,6 +125,18 @@ impl Membership {
         }
     }
 
+    /// The word that a third one leads: neither `old`'s nor this member.
+    pub async fn turned_to_another(&self, old: &Lead) -> Lead {
+        let mut known = old.clone();
+        loop {
+            let news = self.other_word(&known).await;
+            if news.primary != known.primary && !self.leads(&news) {
+                return news;
+            }
+            known = news;
+        }
+    }
+
     pub fn leads(&self, lead: &Lead) -> bool {
         lead.primary == self.config.name
     }

@@ -1,6 +1,7 @@
 //! A member's data and its days: fetched from the leading member, kept in step with it, promoted.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use crate::{
     postmaster::Postmaster,
     scram, settings,
     sync::{Act, Seen, Sync},
-    template, tools,
+    template, tools, wal,
 };
 
 /// How often a server is asked how it stands with the others.
@@ -108,7 +109,44 @@ async fn rewind(checked: &Checked, member: &Membership, leader: &Member) -> Resu
     command.args(["--no-ensure-shutdown", "--config-file"]).arg(checked.conf.join("postgresql.conf"));
     fs::File::create(&marker).and_then(|f| f.sync_all()).map_err(Error::io("make", &marker))?;
     tools::to_end(command, "pg_rewind").await?;
+    lacks_no_log(&checked.pgdata)?;
     mark_standby(&checked.pgdata)
+}
+
+/// Whether the log is there from where rewound data begins to replay. pg_rewind takes the primary's files in place of the
+/// member's own, and the primary may have removed since what it needed no more itself: such a member would wait for ever.
+fn lacks_no_log(pgdata: &Path) -> Result<(), Error> {
+    let label = pgdata.join("backup_label");
+    let text = fs::read_to_string(&label).map_err(Error::io("read", &label))?;
+    let begins = text.lines().find_map(|l| l.strip_prefix("START WAL LOCATION: ")?.split_whitespace().next());
+    let begins =
+        begins.and_then(wal::lsn).ok_or_else(|| Error::Config(format!("{} is not understood", label.display())))?;
+    let folder = pgdata.join("pg_wal");
+    let (mut there, mut newest) = (BTreeMap::new(), None);
+    for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
+        let name = entry.map_err(Error::io("read", &folder))?.file_name();
+        let name = name.to_string_lossy();
+        if let Some(segment) = wal::Segment::parse(&name) {
+            there.insert(segment, 0);
+        } else if wal::is_archived(&name)
+            && let Some(timeline) = name.strip_suffix(".history").and_then(|t| u32::from_str_radix(t, 16).ok())
+        {
+            newest = newest.max(Some(timeline));
+        }
+    }
+    let path = match newest {
+        Some(timeline) => {
+            let file = folder.join(format!("{timeline:08X}.history"));
+            wal::Path::of(timeline, &fs::read_to_string(&file).map_err(Error::io("read", &file))?)?
+        }
+        None => wal::Path::of(1, "")?,
+    };
+    let first = begins / wal::SEGMENT_BYTES;
+    let reach = wal::reach(&path, first, &there);
+    match reach.hole.or_else(|| reach.last.is_none().then(|| path.segment(first))) {
+        Some(missing) => Err(Error::NotReady(format!("the primary has no {} any more", missing.name()))),
+        None => Ok(()),
+    }
 }
 
 /// Goes through what a killed server left in its log and ends in order, as pg_rewind wants it. pg_rewind would do so itself in
@@ -161,6 +199,8 @@ pub(crate) async fn promote(
     member.write_settings(checked, lead, &[])?;
     server.reload();
     let client = admin.connect("postgres").await.map_err(sql())?;
+    // Before its first checkpoint as a primary: that removes the log from which the old one, once rewound, must replay.
+    make_slots(&client, member).await?;
     let asked = client.query_one("SELECT CASE WHEN pg_is_in_recovery() THEN pg_promote(false) ELSE true END", &[]);
     asked.await.map_err(sql())?;
     while client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(sql())?.get::<_, bool>(0) {
@@ -203,7 +243,13 @@ pub(crate) async fn open_to_others(admin: &Admin, member: &Membership) -> Result
         list.join(", ")
     );
     client.batch_execute(&stale).await.map_err(sql())?;
-    for slot in slots {
+    make_slots(&client, member).await
+}
+
+/// A slot for each other member, that keeps the log from the last checkpoint on.
+async fn make_slots(client: &Client, member: &Membership) -> Result<(), Error> {
+    let sql = || Error::sql("keep the log for the other members");
+    for slot in member.others().map(|m| Membership::slot(&m.name)) {
         let make = "SELECT pg_create_physical_replication_slot($1, true) WHERE NOT EXISTS \
                     (SELECT 1 FROM pg_replication_slots WHERE slot_name = $1)";
         client.execute(make, &[&slot]).await.map_err(sql())?;

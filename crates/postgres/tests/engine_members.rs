@@ -91,6 +91,67 @@ async fn a_standby_follows_reads_and_takes_over_and_the_killed_primary_comes_bac
     Ok(())
 }
 
+/// A pair whose first member was killed with twelve segments of log since its last checkpoint, and whose second leads now.
+async fn parted_far() -> anyhow::Result<(Group, Secret)> {
+    let mut group = Group::new(2, true, Some(GO_ON))?;
+    let password = ready(&mut group).await?;
+    let client = connect(&group, 0, &password).await?;
+    let admin = administrator(&group, 0).await?;
+    for n in 0..12_i64 {
+        client.execute("INSERT INTO written VALUES ($1)", &[&n]).await?;
+        admin.execute("SELECT pg_switch_wal()", &[]).await?;
+    }
+    let standby = connect(&group, 1, &password).await?;
+    until("the standby has the rows", || async {
+        match rows(&standby).await {
+            Ok(12) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    group.kill_all_of(0)?;
+    group.call(1);
+    group.hand_out(0)?;
+    group.tell(1).await?;
+    group.becomes(1, "has settled", |p| p.part == Part::Primary && p.settled).await?;
+    Ok((group, password))
+}
+
+async fn administrator(group: &Group, index: usize) -> anyhow::Result<tokio_postgres::Client> {
+    let secret = group.members[index].secrets.get(api::context::secret::POSTGRES_ADMIN).unwrap();
+    Ok(group.members[index].connect_locally(secret.expose()).await?)
+}
+
+#[tokio::test]
+async fn the_new_primary_keeps_the_log_that_a_killed_one_replays_when_it_comes_back() -> anyhow::Result<()> {
+    let (mut group, password) = parted_far().await?;
+    administrator(&group, 1).await?.batch_execute("CHECKPOINT").await?;
+    group.members[0].start()?;
+    group.becomes(0, "follows", |p| p.part == Part::Standby && p.streaming).await?;
+    let log = group.members[0].log();
+    assert!(log.contains("rewound") && !log.contains("copied from"), "{log}");
+    assert_eq!(rows(&connect(&group, 0, &password).await?).await?, 12);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_killed_primary_whose_old_log_is_gone_is_copied_and_does_not_wait_for_ever() -> anyhow::Result<()> {
+    let (mut group, password) = parted_far().await?;
+    let admin = administrator(&group, 1).await?;
+    // As when it was away for longer than log is kept for it.
+    let slot = "member_1";
+    admin.execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await?;
+    admin.batch_execute("SELECT pg_switch_wal(); CHECKPOINT; CHECKPOINT").await?;
+    admin.execute("SELECT pg_create_physical_replication_slot($1, true)", &[&slot]).await?;
+    group.members[0].start()?;
+    let follows = group.becomes(0, "follows", |p| p.part == Part::Standby && p.streaming).await;
+    follows.map_err(|error| error.context(group.members[0].log()))?;
+    let log = group.members[0].log();
+    assert!(log.contains("any more") && log.contains("copied from"), "{log}");
+    assert_eq!(rows(&connect(&group, 0, &password).await?).await?, 12);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_planned_change_of_the_lead_loses_nothing_and_needs_no_rewind() -> anyhow::Result<()> {
     let mut group = Group::new(2, true, Some(GO_ON))?;

@@ -2,6 +2,7 @@
 
 mod audit;
 pub(crate) mod backup;
+mod blob;
 mod compute;
 mod database;
 mod doors;
@@ -97,6 +98,7 @@ catalogue! {
     looks "query_audited" audit::query: "A query with a mark is found in the record of the database, with the role that ran it.";
     acts "admin_acts_recorded" audit::admin_acts: "An act of each kind that the supervisor carries out for people is recorded with who, what, to which stamp and when.";
     acts "audit_kept" audit::kept: "The clock moved: a record is found the day before its end and gone the day after.";
+    looks "blob_reader" blob::reader: "As the service: listing and reading succeed, writing and deleting are refused; without a token, with another's, and as services without a role all is refused.";
     looks "registry_password" registry::password: "With the vault's password somebody logs in to the registry, pushes and pulls; with three others nobody does.";
     looks "registry_private" registry::private: "Without credentials nothing is pulled, by tag or digest; with its identity a service pulls and may not push; the pull is recorded.";
     compares "registry_tier" registry::tier: "Each registry says its tier, and takes an announced blob of half its room and not one of a byte more than all.";

@@ -269,6 +269,7 @@ impl Site {
             hosts_file: Some(answer.hosts_file),
             limits: Limits::default(),
             volume: None,
+            shares: answer.shares.into_iter().map(share).collect(),
             log: Some(log.to_owned()),
         };
         let id = driver.place(placement)?.id;
@@ -276,6 +277,11 @@ impl Site {
         until_in("an inside look", INSIDE, ended).await?;
         Ok(std::fs::read_to_string(log)?)
     }
+}
+
+fn share(mount: api::supervisor::ShareMount) -> drivers::share::Share {
+    let api::supervisor::ShareMount { folder, at, write, group } = mount;
+    drivers::share::Share { folder, at, write, group }
 }
 
 /// Looks again until it holds, for half a minute at most; the last look is in the error.

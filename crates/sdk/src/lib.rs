@@ -12,6 +12,7 @@
 //! - [`identity`]: tokens of the workload's own identity, from the App Service endpoint.
 //! - [`blob`]: objects in containers over the Blob REST API, by that identity.
 //! - [`serve`]: HTTP on a listener of the application's, with an end that drops no request.
+//! - [`links`]: calls to and from services of other stamps, each side known to the other.
 //! - [`https`]: the small HTTPS client that the others use.
 //!
 //! It never opens a listener, never starts a process and never writes a file.
@@ -20,6 +21,7 @@ pub mod blob;
 pub mod database;
 pub mod https;
 pub mod identity;
+pub mod links;
 pub mod migrations;
 pub mod oidc;
 pub mod seal;

@@ -34,6 +34,11 @@ impl Settings {
         Settings { values: pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect() }
     }
 
+    /// The variable's value as it is, for names that are made while the program runs.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(|value| value.trim())
+    }
+
     /// The variable's value; None when it is not set or empty.
     ///
     /// # Errors

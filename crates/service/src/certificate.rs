@@ -68,21 +68,31 @@ fn certified(cert: &Secret, key: &Secret) -> Result<CertifiedKey, Error> {
     CertifiedKey::from_der(chain, key, &provider).map_err(Error::Server)
 }
 
+/// What else is done with a renewed pair, once it is known to fit.
+pub type Keep = Arc<dyn Fn(&Secret, &Secret) -> std::io::Result<()> + Send + Sync>;
+
 /// `PUT /certificate` with [`api::context::Renewal`]; for a control socket, and refused on anything else.
 pub fn routes(certificate: Certificate) -> Router {
-    Router::new().route("/certificate", put(take)).with_state(certificate)
+    routes_kept(certificate, Arc::new(|_, _| Ok(())))
+}
+
+/// As [`routes`], for who shows it not itself: `keep` puts it where it is read.
+pub fn routes_kept(certificate: Certificate, keep: Keep) -> Router {
+    Router::new().route("/certificate", put(take)).with_state((certificate, keep))
 }
 
 async fn take(
-    State(certificate): State<Certificate>,
+    State((certificate, keep)): State<(Certificate, Keep)>,
     peer: Option<Extension<Peer>>,
     Json(renewal): Json<api::context::Renewal>,
 ) -> Response {
     if !matches!(peer, Some(Extension(Peer { uid: Some(_), .. }))) {
         return answer::error(StatusCode::FORBIDDEN, "forbidden", "this is answered on the control socket only");
     }
-    match certificate.replace(&renewal.cert, &renewal.key) {
-        Ok(()) => {
+    let kept = certificate.replace(&renewal.cert, &renewal.key).map(|()| keep(&renewal.cert, &renewal.key));
+    match kept {
+        Ok(Err(error)) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, "not-kept", error.to_string()),
+        Ok(Ok(())) => {
             tracing::info!("the certificate was renewed");
             StatusCode::NO_CONTENT.into_response()
         }

@@ -21,6 +21,8 @@ pub enum Error {
     Endpoint(#[source] std::io::Error),
     #[error("could not stand in front of the workload")]
     Front(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("could not keep the workload's certificate")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not start {program}")]
     Spawn {
         program: String,

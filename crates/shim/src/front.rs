@@ -64,6 +64,14 @@ impl Front {
             service::tls::showing_to(certificate.clone(), ca_pem, &config.clients)
         };
         let tls = tls.map_err(failed)?;
+        // Those who call over the border have certificates of another authority, if any; a key says who they are.
+        let border = match listeners.take(shim::BORDER) {
+            Some(Listener::Tcp(listener)) => {
+                let open = service::tls::showing(certificate.clone(), &[], false).map_err(failed)?;
+                Some((listener, TlsAcceptor::from(open)))
+            }
+            _ => None,
+        };
         let front = Self {
             open: Arc::default(),
             shutdown: Shutdown::default(),
@@ -80,8 +88,15 @@ impl Front {
         let runtime = runtime.map_err(|e| Error::Front(e.into()))?;
         let (to, open, closing, closed) = (config.to, front.open.clone(), front.closing.clone(), front.closed.clone());
         let serve = async move {
+            let callers = async {
+                match border {
+                    Some((listener, tls)) => accept(listener, to, tls, open.clone()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = accept(listener, to, TlsAcceptor::from(tls), open) => {}
+                () = accept(listener, to, TlsAcceptor::from(tls), open.clone()) => {}
+                () = callers => {}
                 () = closing.asked() => {}
             }
             // The listener went with `accept`; connections that were taken live as long as this thread.

@@ -5,6 +5,7 @@
 //! Entry: [`run`], on a thread that lives as long as the process (the workload dies with it). It never talks to the
 //! supervisor first: it is asked through its control socket.
 
+mod certificate;
 mod child;
 mod endpoint;
 mod error;

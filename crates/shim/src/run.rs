@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    Error, child, endpoint,
+    Error, certificate, child, endpoint,
     front::Front,
     log::{LINE_BYTES, Log, Stream},
     references, ship,
@@ -101,6 +101,11 @@ impl Shim {
             identity_env.insert("IDENTITY_HEADER".into(), header.expose().into());
             tokio::spawn(endpoint::serve(listener, header, tokens.clone(), endpoint.shared_user));
         }
+        for setting in config.link_keys.keys() {
+            if let Some(key) = secrets.take(setting) {
+                identity_env.insert(setting.clone(), key.expose().to_owned());
+            }
+        }
         let mut shipping = None;
         if let (Some(base), Some(key)) = (&config.telemetry, ingest_key) {
             identity_env.insert("OTEL_EXPORTER_OTLP_HEADERS".into(), format!("x-ingest-key={}", key.expose()));
@@ -125,6 +130,9 @@ impl Shim {
             Some(front) => Some(Front::start(front, &ca, &mut secrets, &mut listeners)?),
             None => None,
         };
+        if let Some(files) = &config.certificate {
+            certificate::start(files, &mut secrets, &mut listeners)?;
+        }
         let log = Log::open(config.log_dir.clone(), config.log_bytes, config.log_files);
         let shim = Self {
             role_secrets: (!config.pass_secrets.is_empty()).then_some(role_secrets),

@@ -207,6 +207,11 @@ pub enum Verb {
         #[command(subcommand)]
         verb: Option<NetworkVerb>,
     },
+    /// Jobs of a stamp: when they run, how they ended, one run now
+    Job {
+        #[command(subcommand)]
+        verb: JobVerb,
+    },
     /// Secrets of a stamp
     Secret {
         #[command(subcommand)]
@@ -314,17 +319,42 @@ pub enum Verb {
 
 #[derive(Subcommand)]
 pub enum NetworkVerb {
-    /// Cut the link between two resources: nothing passes, and nobody is told
-    Cut { one: String, other: String },
+    /// Cut the link between two resources, or a declared one (links.NAME) to another stamp: nothing passes, and nobody is told
+    Cut { one: String, other: Option<String> },
     /// Let a link lose packets
     Lose {
         one: String,
-        other: String,
+        /// Not given for a declared link
+        #[arg(value_name = "OTHER")]
+        rest: String,
         /// Of a hundred packets so many, such as 20%
-        share: String,
+        share: Option<String>,
     },
     /// Heal a link
-    Heal { one: String, other: String },
+    Heal { one: String, other: Option<String> },
+}
+
+#[derive(Subcommand)]
+pub enum JobVerb {
+    /// Show each job, its next and its last run
+    List {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Run a job now and wait for its end
+    Run {
+        #[command(flatten)]
+        of: Of,
+        /// The job, such as dump
+        name: String,
+    },
+    /// Show the last runs
+    Runs {
+        #[command(flatten)]
+        of: Of,
+        /// Only this job's
+        name: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -449,6 +479,10 @@ pub enum Role {
         config: PathBuf,
     },
     Postgres {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    Graph {
         #[arg(long)]
         config: PathBuf,
     },

@@ -10,6 +10,7 @@ mod exec;
 mod explain;
 mod failover;
 mod init;
+mod job;
 mod logs;
 mod network;
 mod open;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::{
-    arguments::{Arguments, AuditVerb, SecretVerb, UserVerb, Verb},
+    arguments::{Arguments, AuditVerb, JobVerb, SecretVerb, UserVerb, Verb},
     screen,
 };
 
@@ -72,6 +73,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::Traces { of, id, lines } => traces::run(&of, id.as_deref(), lines, json).await,
             Verb::Query { of, sql, days, lines } => query::run(&of, sql, days, lines, json).await,
             Verb::Open { of, resource } => open::run(&of, &resource, json).await,
+            Verb::Job { verb: JobVerb::List { of } } => job::list(&of, json).await,
+            Verb::Job { verb: JobVerb::Run { of, name } } => job::run(&of, &name, json).await,
+            Verb::Job { verb: JobVerb::Runs { of, name } } => job::runs(&of, name.as_deref(), json).await,
             Verb::Network { of, verb } => network::run(&of, verb, json).await,
             Verb::Exec { of, service, command } => exec::run(&of, service, command).await,
             Verb::Build { of, service, release } => build::run(&of, service, release, json).await,

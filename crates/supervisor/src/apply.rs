@@ -42,6 +42,8 @@ pub struct Scene {
     pub authority: Authority,
     pub composed: Vec<Composed>,
     pub migrations: BTreeMap<ResourceId, Composed>,
+    /// As their next runs would be.
+    pub jobs: Vec<Composed>,
 }
 
 /// What is worth telling at the end.
@@ -365,6 +367,14 @@ pub fn ready(scene: &Scene) -> Result<Ready, Error> {
             _ => {}
         }
     }
+    let mut notes = notes(&scene.system);
+    for (id, resource) in &scene.system.resources {
+        if let Resource::External(model::resource::External { stand_in: None, url, .. }) = resource
+            && scene.layout.closed.is_some()
+        {
+            notes.push(format!("{id} has no stand-in, and a closed network has no way out yet: {url} is not reached"));
+        }
+    }
     Ok(Ready {
         system: scene.row.system.clone(),
         stamp: scene.row.stamp.clone(),
@@ -374,7 +384,7 @@ pub fn ready(scene: &Scene) -> Result<Ready, Error> {
         ca: scene.layout.ca(),
         admin_link: None,
         missing: Vec::new(),
-        notes: notes(&scene.system),
+        notes,
     })
 }
 
@@ -391,7 +401,9 @@ pub async fn all_placed(ground: &Ground, row: &StampRow) -> Result<(), Error> {
 /// Ends every workload, the entry first; `destroy` removes what is left of the stamp.
 pub async fn take_down(ground: &Arc<Ground>, row: &StampRow, work: &Work, destroy: bool) -> Result<(), Error> {
     let layout = Arc::new(Layout::read(&ground.home, &ground.journal, &ground.machine, row)?);
-    let order = plan::down(layout.workloads().map(|w| w.workload.clone()));
+    // Nothing of a share runs.
+    let runs = |workload: &String| !workload.starts_with("share.");
+    let order = plan::down(layout.workloads().map(|w| w.workload.clone()).filter(runs));
     all_placed(ground, row).await?;
     work.feed.tell(Event::Plan {
         steps: order

@@ -160,6 +160,11 @@ impl Authority {
         Ok(key)
     }
 
+    /// The root key called `name`, if it was made.
+    pub fn known(&self, name: &str) -> Option<Secret> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
     /// Puts another key in the place of the one called `name`.
     pub fn replace(&self, name: &str, key: &Secret) -> Result<(), Error> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);

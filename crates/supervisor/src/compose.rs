@@ -11,11 +11,11 @@ use api::{
     audit::AuditConfig,
     context::{ContextFile, IdentityRef, RoleFile, secret},
     gateway::{GatewayConfig, HealthCheck, Limits as EdgeBounds, Origin, Route, TlsMin, Upstream},
-    identity::{Client, IdentityConfig},
+    identity::{Client, Directory, IdentityConfig, OutsideIssuer, VaultSecret},
     member::{LEAD, Member, MemberConfig},
     postgres::PostgresConfig,
     registry::{Grant, RegistryConfig, RegistryRole, Tier},
-    shim::{FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
+    shim::{BORDER, FRONT, Front, IdentityEndpoint, ShimConfig, StopSignal},
     telemetry::TelemetryConfig,
     vault::{Assignment, VaultConfig, VaultRole},
 };
@@ -33,9 +33,17 @@ use crate::{
 };
 
 mod blob;
+pub mod graph;
+mod job;
 mod postgres;
+mod redis;
 mod roles;
 mod service;
+mod share;
+mod stand_in;
+
+pub use share::make as make_shares;
+pub use stand_in::port as external_port;
 
 /// Who the supervisor is to the stamp's own roles.
 pub const OPERATOR: &str = "supervisor";
@@ -46,6 +54,8 @@ pub const ORIGINS: &str = "origins";
 /// The shim puts the workload's ingestion key in place of this text.
 const INGEST_KEY: &str = api::shim::INGEST_KEY_PLACE;
 
+/// The name of a role's own file.
+const ROLE_FILE: &str = "config.json";
 /// A role is ready in well under a second; one that is not by then will not be.
 const ROLE_WITHIN: Duration = Duration::from_secs(60);
 /// A standby is copied from its primary; what takes longer goes on by itself after `up` has said so.
@@ -61,6 +71,8 @@ pub struct Composed {
     pub shim: ShimConfig,
     /// The role's own file; None for a service.
     pub role: Option<Vec<u8>>,
+    /// What that file is called.
+    pub role_file: &'static str,
     /// In the workload's own network, if it has one.
     pub listeners: Vec<(String, SocketAddr)>,
     /// In the machine's network, for people: what a closed network lets in.
@@ -83,6 +95,10 @@ pub struct Composed {
     pub folders: Vec<PathBuf>,
     /// The size of a disk of its own, bytes; changed while it runs.
     pub volume: Option<u64>,
+    /// It makes sockets in a folder of its own.
+    pub sockets: bool,
+    /// Folders that it has with others.
+    pub shares: Vec<drivers::share::Share>,
 }
 
 /// How readiness is seen.
@@ -94,6 +110,8 @@ pub enum Ready {
     Http { at: SocketAddr, path: String },
     /// The port takes connections.
     Port(SocketAddr),
+    /// Redis answers PING.
+    Redis,
     /// The process runs.
     Running,
     /// It ended with success.
@@ -101,12 +119,39 @@ pub enum Ready {
 }
 
 impl Composed {
+    /// A program with nothing but what its shim is told; it is ready when it runs.
+    pub fn plain(workload: String, shim: ShimConfig) -> Self {
+        Self {
+            workload,
+            shim,
+            role: None,
+            role_file: ROLE_FILE,
+            listeners: Vec::new(),
+            doors: Vec::new(),
+            control: false,
+            keys: Vec::new(),
+            tls_names: Vec::new(),
+            limits: drivers::Limits::default(),
+            ready: Ready::Running,
+            start_within: ROLE_WITHIN,
+            reloads: false,
+            template: None,
+            folders: Vec::new(),
+            volume: None,
+            sockets: false,
+            shares: Vec::new(),
+        }
+    }
+
     /// Digest of what needs a new process when it changes.
     pub fn digest(&self) -> String {
         let mut text = serde_json::to_string(&self.shim).unwrap_or_default();
         text.push_str(&format!("{:?}{:?}{:?}{:?}", self.listeners, self.limits, self.tls_names, self.keys));
         if !self.doors.is_empty() {
             text.push_str(&format!("{:?}", self.doors));
+        }
+        if !self.shares.is_empty() {
+            text.push_str(&format!("{:?}", self.shares));
         }
         if !self.reloads {
             text.push_str(&String::from_utf8_lossy(self.role.as_deref().unwrap_or_default()));
@@ -183,6 +228,9 @@ impl Composer<'_> {
                 self.role(id, "blob", self.blob(id, blob), true, keys)
             }
             Resource::Postgres(postgres) => self.postgres(id, postgres, workload),
+            Resource::Redis(redis) => self.redis(id, redis),
+            Resource::External(model::resource::External { stand_in: Some(part), .. }) => self.stand_in(id, part),
+            Resource::Graph(graph) => self.graph(id, graph, workload),
             other => Err(Error::NotBuilt(format!("{id} ({})", other.kind()))),
         }
     }
@@ -210,7 +258,7 @@ impl Composer<'_> {
     ) -> Result<Composed, Error> {
         let ip = self.layout.front(&workload)?;
         let mut shim = self.shim(&workload, id, &id.to_string())?;
-        let config_path = self.layout.place(&workload).join("config.json");
+        let config_path = self.layout.place(&workload).join(ROLE_FILE);
         shim.run = vec![
             self.stamp_binary.display().to_string(),
             "serve".into(),
@@ -279,8 +327,6 @@ impl Composer<'_> {
         let limits = self.system.resources.get(id).map(|r| self.limits(r)).unwrap_or_default();
         Ok(Composed {
             role: Some(serde_json::to_vec_pretty(&file).map_err(|e| Error::Fault(e.to_string()))?),
-            workload,
-            shim,
             listeners,
             doors,
             control: true,
@@ -288,12 +334,9 @@ impl Composer<'_> {
             tls_names,
             limits,
             ready: Ready::Control,
-            start_within: ROLE_WITHIN,
             // A clock is set once, at the start.
             reloads: reloads && self.clock_offset_ms == 0,
-            template: None,
-            folders: Vec::new(),
-            volume: None,
+            ..Composed::plain(workload, shim)
         })
     }
 
@@ -334,6 +377,7 @@ impl Composer<'_> {
             directory: place.join("data"),
             env,
             pass_secrets: Vec::new(),
+            link_keys: BTreeMap::new(),
             log_dir: place.join("log"),
             log_bytes: 10 * 1024 * 1024,
             log_files: 5,
@@ -348,6 +392,7 @@ impl Composer<'_> {
             hosts: self.layout.hosts(self.system)?,
             unresolved_as_text: false,
             front: None,
+            certificate: None,
         })
     }
 

@@ -52,6 +52,10 @@ pub enum Error {
     NoProgram { workload: String, program: String, looked: Vec<String> },
     #[error("no PostgreSQL engine of version {want} (or {accept}) is there for {workload}")]
     NoEngine { workload: String, want: u32, accept: String, looked: Vec<String> },
+    #[error("no Redis is there for {workload}")]
+    NoRedis { workload: String, looked: String },
+    #[error("no graph engine is there for {workload}")]
+    NoGraphEngine { workload: String, looked: String },
     #[error("{resource} refused to {what}")]
     Role {
         resource: String,
@@ -100,7 +104,7 @@ impl Error {
             Self::KeepsEnding { .. } => "S0210",
             Self::Migration { .. } => "S0211",
             Self::NoProgram { .. } => "S0212",
-            Self::NoEngine { .. } => "S0213",
+            Self::NoEngine { .. } | Self::NoRedis { .. } | Self::NoGraphEngine { .. } => "S0213",
             Self::Role { .. } => "S0214",
             Self::SecretMissing { .. } => "S0215",
             Self::NoAddresses => "S0216",
@@ -138,6 +142,14 @@ impl Error {
                 format!("build it (`cargo build --workspace`), or put it in one of: {}", looked.join(", "))
             }
             Self::NoEngine { looked, .. } => format!("`./stampw up` brings engines; looked in: {}", looked.join(", ")),
+            Self::NoRedis { looked, .. } => {
+                format!("`engines/bring redis {looked}` brings one, and so does `./stampw up`")
+            }
+            Self::NoGraphEngine { looked, .. } => {
+                format!(
+                    "`./stampw up` brings it, or `engines/bring graph {looked}`; its licence is SSPL-1.0, see docs/decisions/0022-a-graph-store.md"
+                )
+            }
             Self::SecretMissing { vault, name, system, stamp } => {
                 format!(
                     "set it: `stamp secret set systems/{system} --stamp {stamp} --vault {vault} {name}` (the value is read from standard input)"

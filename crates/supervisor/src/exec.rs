@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use api::supervisor::ExecRequest;
+use api::supervisor::{ExecRequest, ShareMount};
 use model::{Kind, Resource, ResourceId};
 
 use crate::{
     Error,
     authority::Authority,
-    compose::{Composed, Ready},
+    compose::Composed,
     files,
     journal::StampRow,
     layout::Layout,
@@ -33,29 +33,18 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
     let authority = Authority::open(&layout.folder)?;
     let workload = id.to_string();
     let user = layout.user(&workload);
-    let shim =
-        composer(ground, row, &system, &layout, false).command(&id, service, &request.command, &request.directory)?;
+    let composer = composer(ground, row, &system, &layout, false);
+    let shim = composer.command(&id, service, &request.command, &request.directory)?;
     // Commands may run side by side: a file for each.
     let config = layout.place(&workload).join(format!("exec-{}.json", uuid::Uuid::new_v4()));
     let text = serde_json::to_vec(&shim).map_err(|e| Error::Fault(e.to_string()))?;
     files::write(&config, &text, 0o600, user).map_err(Error::file("write", &config))?;
-    let composed = Composed {
-        workload: workload.clone(),
-        shim,
-        role: None,
-        listeners: Vec::new(),
-        doors: Vec::new(),
-        control: false,
-        keys: Vec::new(),
-        tls_names: Vec::new(),
-        limits: drivers::Limits::default(),
-        ready: Ready::Running,
-        start_within: std::time::Duration::ZERO,
-        reloads: false,
-        template: None,
-        folders: Vec::new(),
-        volume: None,
-    };
+    let shares: Vec<ShareMount> = composer
+        .shares(&service.mounts)?
+        .into_iter()
+        .map(|share| ShareMount { folder: share.folder, at: share.at, write: share.write, group: share.group })
+        .collect();
+    let composed = Composed::plain(workload.clone(), shim);
     let secrets = place::secrets(ground, &layout, &authority, &composed)?;
     let answer = serde_json::json!({
         "mark": layout.mark(&workload),
@@ -66,6 +55,7 @@ pub fn prepare(ground: &Arc<Ground>, row: &StampRow, request: &ExecRequest) -> R
         "hosts_file": layout.hosts_file(),
         "secrets": secrets.encode().expose(),
         "directory": request.directory,
+        "shares": shares,
     });
     Ok(api::Secret::new(answer.to_string()))
 }

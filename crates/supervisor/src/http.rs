@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use api::job::{JobRequest, JobRun, JobStatus};
 use api::supervisor::{
     BackupOf, BuildRequest, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest,
     RotateRequest, SecretRef, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest,
@@ -23,7 +24,7 @@ use crate::{
     Error,
     acts::{self, Acts},
     authority::Authority,
-    backups, exec, failover, images,
+    backups, exec, failover, images, jobs,
     journal::StampRow,
     layout::Layout,
     network, people, reconcile, recovery, region, rotate, secrets,
@@ -45,6 +46,8 @@ pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
         .route("/status", get(one_status))
         .route("/stamps", get(stamps))
         .route("/network", get(see_network).post(change_link))
+        .route("/jobs", get(list_jobs))
+        .route("/job/run", post(run_job))
         .route("/exec", post(run_exec))
         .route("/secret", post(set_secret))
         .route("/secret/show", post(show_secret))
@@ -186,6 +189,24 @@ async fn see_network(State(ground): Shared, Query(of): Query<StampRef>) -> Resul
 async fn change_link(State(ground): Shared, Json(ask): Json<LinkRequest>) -> Result<Response, Refusal> {
     let row = row(&ground, &ask.system, &ask.stamp)?;
     Ok(Json(reconcile::blocking(move || network::link(&ground, &row, &ask)).await?).into_response())
+}
+
+/// Whose jobs.
+#[derive(serde::Deserialize)]
+struct JobsOf {
+    system: String,
+    stamp: String,
+    name: Option<String>,
+}
+
+async fn list_jobs(State(ground): Shared, Query(of): Query<JobsOf>) -> Result<Json<Vec<JobStatus>>, Refusal> {
+    let row = row(&ground, &of.system, &of.stamp)?;
+    Ok(Json(reconcile::blocking(move || jobs::list(&ground, &row, of.name.as_deref())).await?))
+}
+
+async fn run_job(State(ground): Shared, Json(ask): Json<JobRequest>) -> Result<Json<JobRun>, Refusal> {
+    let row = row(&ground, &ask.system, &ask.stamp)?;
+    Ok(Json(jobs::run(&ground, &row, &ask)?))
 }
 
 async fn run_exec(State(ground): Shared, Json(request): Json<ExecRequest>) -> Result<Response, Refusal> {

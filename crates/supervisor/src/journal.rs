@@ -11,7 +11,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::Error;
 
-const VERSION: i64 = 1;
+mod runs;
+
+const VERSION: i64 = 2;
 
 /// What is wanted of a stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,9 @@ impl Journal {
                 PRAGMA user_version = 1;
                 COMMIT;",
             )?;
+        }
+        if found < 2 {
+            connection.execute_batch(runs::TABLE)?;
         }
         Ok(Self { connection: Arc::new(Mutex::new(connection)), cut: None })
     }

@@ -168,6 +168,11 @@ impl Layout {
         format!("{}-{n}.{}.{}", id.name, id.kind, self.zone)
     }
 
+    /// The name in the certificate of what watches a store's members.
+    pub fn monitor_name(&self, id: &ResourceId) -> String {
+        format!("{}-monitor.{}.{}", id.name, id.kind, self.zone)
+    }
+
     /// How workloads of the stamp reach a resource: by name where they have names of their own, else by address.
     pub fn reach(&self, id: &ResourceId) -> Result<String, Error> {
         if self.names { Ok(self.name(id)) } else { Ok(self.address(id)?.to_string()) }
@@ -199,7 +204,7 @@ impl Layout {
     pub fn hosts(&self, system: &System) -> Result<BTreeMap<String, IpAddr>, Error> {
         let mut hosts = BTreeMap::new();
         for (id, resource) in &system.resources {
-            if !resource.is_provided() {
+            if model::plan::workloads(id, resource).is_empty() {
                 continue;
             }
             let address = self.address(id)?;
@@ -208,6 +213,11 @@ impl Layout {
                 && postgres.members() > 1
             {
                 for n in 1..=postgres.members() {
+                    hosts.insert(self.member_name(id, n), IpAddr::V4(self.ip(&model::plan::workload(id, n))?));
+                }
+            }
+            if let model::Resource::Graph(graph) = resource {
+                for n in 1..=graph.members {
                     hosts.insert(self.member_name(id, n), IpAddr::V4(self.ip(&model::plan::workload(id, n))?));
                 }
             }
@@ -299,7 +309,9 @@ fn first_host(workload: &str) -> u8 {
         Ok(Kind::Telemetry) => 40,
         Ok(Kind::Audit) => 50,
         Ok(Kind::Postgres) => 60,
-        Ok(Kind::Blob) => 80,
+        Ok(Kind::Blob) => 75,
+        Ok(Kind::Graph) => 70,
+        Ok(Kind::Redis) => 80,
         Ok(Kind::Registry) => 90,
         _ => 100,
     }

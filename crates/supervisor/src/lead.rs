@@ -160,7 +160,9 @@ pub fn names(ground: &Ground, layout: &Layout, system: &System) -> Result<BTreeM
 pub fn hosts_text(ground: &Ground, layout: &Layout, system: &System) -> Result<String, Error> {
     let mut hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     hosts.push_str("\n# Names of this stamp.\n");
-    for (name, address) in names(ground, layout, system)? {
+    for (name, address) in
+        names(ground, layout, system)?.into_iter().chain(crate::border::names(ground, layout, system)?)
+    {
         hosts.push_str(&format!("{address} {name}\n"));
     }
     Ok(hosts)

@@ -15,11 +15,12 @@ use model::{ResourceId, System, plan, system::Network as Declared, unit::Cidr};
 use serde::{Deserialize, Serialize};
 
 use flows::flows_of;
-pub use links::{forget_links, link, spoil_again, status, trouble};
+pub use links::{forget_links, link, spoil_again, spoilt, status, trouble};
 
 use crate::{
     Error, Home,
     apply::Scene,
+    border::{self, Crossing},
     compose::Composed,
     journal::{Journal, StampRow},
     layout::{self, Layout},
@@ -101,6 +102,7 @@ impl Closed {
         system: &System,
         composed: &[&Composed],
         migrating: &BTreeSet<ResourceId>,
+        crossings: &[Crossing],
     ) -> Result<(), Error> {
         let mut seats = Vec::new();
         for one in composed {
@@ -111,13 +113,20 @@ impl Closed {
                 public: layout.public(&one.workload),
             });
         }
-        self.network.ensure(&seats, &open_flows(layout, system, migrating)?).map_err(Error::Network)
+        let flows = open_flows(layout, system, migrating, crossings)?;
+        self.network.ensure(&seats, &flows).map_err(Error::Network)?;
+        border::join(layout, crossings)
     }
 }
 
 /// The flows that pass now.
-fn open_flows(layout: &Layout, system: &System, migrating: &BTreeSet<ResourceId>) -> Result<Vec<Flow>, Error> {
-    let mut flows: Vec<Flow> = Vec::new();
+fn open_flows(
+    layout: &Layout,
+    system: &System,
+    migrating: &BTreeSet<ResourceId>,
+    crossings: &[Crossing],
+) -> Result<Vec<Flow>, Error> {
+    let mut flows: Vec<Flow> = crossings.iter().map(|crossing| crossing.flow).collect();
     for declared in flows_of(system, layout)?.iter().filter(|declared| declared.is_open(migrating)) {
         flows.push(declared.flow(layout)?);
     }
@@ -160,7 +169,9 @@ impl Gate {
             migrating.remove(&self.service);
         }
         let Some(closed) = &self.scene.layout.closed else { return Ok(()) };
-        let flows = open_flows(&self.scene.layout, &self.scene.system, &migrating)?;
+        let scene = &self.scene;
+        let crossings = border::crossings(&self.ground, &scene.row, &scene.system, &scene.layout)?;
+        let flows = open_flows(&scene.layout, &scene.system, &migrating, &crossings)?;
         closed.network.allow(&flows).map_err(Error::Network)
     }
 }

@@ -14,8 +14,8 @@ use api::{
 use drivers::{At, Listen, Placement, ProcessId};
 
 use crate::{
-    Error, authority::Authority, compose::Composed, files, home::make_for, journal::Wanted, layout::Layout, renew,
-    shims, stamp::Ground,
+    Error, authority::Authority, border, compose::Composed, files, home::make_for, journal::Wanted, layout::Layout,
+    renew, shims, stamp::Ground,
 };
 
 /// Beyond a workload's own grace: the time a shim takes to end after it.
@@ -98,6 +98,7 @@ pub fn place(
         hosts_file: Some(layout.hosts_file()),
         limits: composed.limits,
         volume,
+        shares: composed.shares.clone(),
         log: Some(place.join("shim.log")),
     };
     let mut placed = driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;
@@ -118,7 +119,7 @@ pub fn write_files(ground: &Ground, layout: &Layout, composed: &Composed) -> Res
         let folder = place.join(name);
         make_for(&folder, mode, user).map_err(failed(&folder))?;
     }
-    if composed.template.is_some() {
+    if composed.sockets {
         let folder = layout.sockets.join(format!("{workload}.d"));
         make_for(&folder, 0o700, user).map_err(failed(&folder))?;
     }
@@ -135,8 +136,9 @@ pub fn write_files(ground: &Ground, layout: &Layout, composed: &Composed) -> Res
     let path = place.join("shim.json");
     files::write(&path, &shim, 0o600, user).map_err(Error::file("write", &path))?;
     if let Some(role) = &composed.role {
-        let path = place.join("config.json");
-        files::write(&path, role, 0o600, user).map_err(Error::file("write", &path))?;
+        let path = place.join(composed.role_file);
+        let filled = crate::redis::filled(layout, composed, role)?;
+        files::write(&path, filled.as_deref().unwrap_or(role), 0o600, user).map_err(Error::file("write", &path))?;
     }
     crate::lead::hand_out(ground, layout, workload)
 }
@@ -156,6 +158,10 @@ pub fn adopt(ground: &Ground, layout: &Layout, workload: &str) -> Result<(), Err
 /// Hands a running role its new file.
 pub fn reload(ground: &Ground, layout: &Layout, composed: &Composed) -> Result<(), Error> {
     write_files(ground, layout, composed)?;
+    if composed.ready == crate::compose::Ready::Redis {
+        // It ignores the signal by which roles are told.
+        crate::redis::load_users(layout, &composed.workload)?;
+    }
     let status = shims::ask(&layout.shim_socket(&composed.workload), &Ask::Reload);
     let shim = match status.and_then(|s| ground.driver.identify(s.shim_pid)) {
         Some(id) => Some(id),
@@ -182,6 +188,11 @@ pub fn secrets(ground: &Ground, layout: &Layout, authority: &Authority, composed
     if composed.shim.identity.is_some() {
         let key = authority.key("identity-root")?.derive(&format!("workload:{}", composed.shim.resource));
         secrets.insert(secret::WORKLOAD_KEY, key);
+    }
+    for (setting, of) in &composed.shim.link_keys {
+        if let Some(key) = border::key(&ground.home, &layout.system, (&layout.stamp, authority), of)? {
+            secrets.insert(setting, key);
+        }
     }
     if composed.shim.telemetry.is_some() {
         secrets.insert(secret::INGEST_KEY, ingest_key(authority, &composed.shim.resource)?);
@@ -235,6 +246,7 @@ fn make_template(
         hosts_file: None,
         limits: drivers::Limits::default(),
         volume: None,
+        shares: Vec::new(),
         log: Some(log.clone()),
     };
     let placed = ground.driver.place(placement).map_err(|source| Error::Place { workload: workload.into(), source })?;
@@ -259,7 +271,11 @@ pub fn stop(ground: &Ground, layout: &Layout, workload: &str) -> Result<(), Erro
     let mark = layout.mark(workload);
     if let Some(status) = shims::ask(&socket, &Ask::Stop) {
         let shim = ground.driver.identify(status.shim_pid);
-        let grace = if workload.starts_with("postgres") { Duration::from_secs(60) } else { Duration::from_secs(10) };
+        let grace = if workload.starts_with("postgres") || workload.starts_with("redis") {
+            Duration::from_secs(60)
+        } else {
+            Duration::from_secs(10)
+        };
         let until = Instant::now() + grace + SHIM_GRACE;
         while let Some(shim) = shim
             && ground.driver.runs(shim)

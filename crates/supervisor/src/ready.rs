@@ -69,6 +69,11 @@ pub async fn check(layout: &Layout, workload: &str, ready: &Ready, status: Optio
             None => "its shim".into(),
         })),
         Ready::Running => Ok(()),
+        Ready::Redis => {
+            let (layout, workload) = (layout.clone(), workload.to_owned());
+            let asked = tokio::task::spawn_blocking(move || crate::redis::ping(&layout, &workload)).await;
+            asked.unwrap_or_else(|e| Err(e.to_string()))
+        }
         Ready::Port(at) => match tokio::time::timeout(Duration::from_secs(1), connect(layout, workload, *at)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(e)) => Err(format!("a connection to {at}: {e}")),

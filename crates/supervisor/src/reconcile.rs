@@ -13,6 +13,7 @@ use crate::{
     Error,
     apply::{self, Scene},
     authority::Authority,
+    border,
     compose::Composer,
     doors,
     files::digest,
@@ -41,6 +42,10 @@ fn runnable(system: &System) -> Result<(), Error> {
             return Err(Error::NotBuilt(format!("{missing}, which {id} needs,")));
         }
         if matches!(resource, model::Resource::Service(s) if matches!(s.program.source, model::resource::Source::Image { .. }))
+        {
+            return Err(Error::NotBuilt(format!("{id}'s image (processes, not containers yet)")));
+        }
+        if matches!(resource, model::Resource::Job(j) if matches!(j.program.source, model::resource::Source::Image { .. }))
         {
             return Err(Error::NotBuilt(format!("{id}'s image (processes, not containers yet)")));
         }
@@ -251,6 +256,9 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
     ballast(ground);
     let mut names: Vec<String> = system.resources.iter().flat_map(|(id, r)| plan::workloads(id, r)).collect();
     names.extend(system.services().filter(|(_, s)| s.migrate.is_some()).map(|(id, _)| format!("{id}.migrate")));
+    names.extend(system.jobs().map(|(id, _)| id.to_string()));
+    // A share has a group's number instead of a user's.
+    names.extend(system.resources.keys().filter(|id| id.kind == model::Kind::Share).map(ToString::to_string));
     let mut layout = {
         let _alone = ground.settling.lock().unwrap_or_else(PoisonError::into_inner);
         Layout::settle(&ground.home, &ground.journal, &ground.machine, row, &names)?
@@ -260,11 +268,17 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
         home::make(folder, 0o711).map_err(Error::file("make", folder))?;
     }
     let authority = root(ground, &layout, &system)?;
+    // Made by who keeps the authority: others only read it.
+    for id in system.resources.keys().filter(|id| id.kind == model::Kind::Redis) {
+        authority.key(&crate::redis::root(id))?;
+    }
     if system.resources.keys().any(|id| id.kind == model::Kind::Postgres) {
         recovery::ensure(&layout.folder)?;
     }
+    crate::compose::make_shares(&layout, &system)?;
     lead::settle(ground, &layout, &system)?;
     storage::settle(ground, row, &system)?;
+    border::settle(ground, row, &system, &authority)?;
     write_public(ground, &layout, &authority, &system)?;
     let composer = composer(ground, row, &system, &layout, fresh);
     let composed = composer.all()?;
@@ -274,14 +288,17 @@ pub(crate) fn prepare(ground: &Ground, row: &StampRow, system: System, fresh: bo
             migrations.insert(id.clone(), migration);
         }
     }
+    // A run is composed when it begins; here, so that what is missing is told at `up`, and that its place in the network is made.
+    let jobs = system.jobs().map(|(id, job)| composer.job(id, job)).collect::<Result<Vec<_>, _>>()?;
     if let Some(closed) = &layout.closed {
-        let all: Vec<_> = composed.iter().chain(migrations.values()).collect();
+        let all: Vec<_> = composed.iter().chain(migrations.values()).chain(&jobs).collect();
         let state = ground.stamp(&row.system, &row.stamp);
         let migrating = state.migrating.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        closed.ensure(&layout, &system, &all, &migrating)?;
+        let crossings = border::crossings(ground, row, &system, &layout)?;
+        closed.ensure(&layout, &system, &all, &migrating, &crossings)?;
         network::spoil_again(ground, row, &layout)?;
     }
-    Ok(Scene { row: row.clone(), layout, authority, composed, migrations, system })
+    Ok(Scene { row: row.clone(), layout, authority, composed, migrations, jobs, system })
 }
 
 /// The stamp's authority, made at its first `up`. One that was there and is gone is not made anew: what came up with new keys would
@@ -349,8 +366,8 @@ fn observe(ground: &Ground, scene: &Scene) -> Result<plan::Observed, Error> {
         let runs_later = |(id, m): (&model::ResourceId, &crate::compose::Composed)| {
             m.workload == row.workload && !observed.migrated.contains(id)
         };
-        let known =
-            scene.composed.iter().any(|c| c.workload == row.workload) || scene.migrations.iter().any(runs_later);
+        let known = scene.composed.iter().chain(&scene.jobs).any(|c| c.workload == row.workload)
+            || scene.migrations.iter().any(runs_later);
         // One that has ended is still to be struck out; one whose supervisor died before it wrote the process down runs.
         let placed = || {
             let mark = scene.layout.mark(&row.workload);

@@ -53,7 +53,9 @@ pub fn issue(
         None => LIFE,
     };
     // Services ask the edge who it is.
-    let calls = workload.parse::<ResourceId>().is_ok_and(|id| id.kind == Kind::Edge);
+    // Members of a graph store ask one another.
+    let kind = model::plan::resource_of(workload).parse::<ResourceId>().map(|id| id.kind);
+    let calls = matches!(kind, Ok(Kind::Edge | Kind::Graph));
     let pair = authority.issue(names, layout.front(workload)?.into(), life, calls)?;
     let until_ms = ground.clock.now_ms() + life.as_millis() as i64;
     let issued = Issued { until_ms, names: names.to_vec() };
@@ -104,6 +106,16 @@ async fn try_look(
         let client = Client::unix(layout.control(&workload)).timeout(Duration::from_secs(5));
         match client.send("PUT", "/certificate", Some(("application/json", body.to_string().into()))).await {
             Ok(answer) if answer.status.is_success() => {
+                if workload.starts_with("redis.") {
+                    // Its shim has laid it; the server reads it when told.
+                    let (layout, name) = (layout.clone(), workload.clone());
+                    let told = crate::reconcile::blocking(move || crate::redis::take_certificate(&layout, &name)).await;
+                    if let Err(error) = told {
+                        tried.insert(key, std::time::Instant::now());
+                        ground.journal.set_fact(&row.system, &row.stamp, &fact(&workload), &before)?;
+                        return Err(error);
+                    }
+                }
                 tried.remove(&key);
                 tracing::info!(workload, "renewed its certificate");
             }

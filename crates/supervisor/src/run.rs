@@ -14,7 +14,7 @@ use service::{Limits, Listener};
 use crate::{
     Error, Home,
     acts::Acts,
-    doors, files, http,
+    border, doors, files, http, jobs,
     journal::{StampRow, Wanted, WorkloadRow},
     layout::Layout,
     lead, reconcile, renew, shims,
@@ -84,6 +84,8 @@ async fn watch(ground: Arc<Ground>) {
     let mut kept = BTreeMap::new();
     let mut verified = BTreeMap::new();
     let mut doors = BTreeMap::new();
+    let mut known_jobs = jobs::All::new();
+    let mut links = BTreeMap::new();
     loop {
         match ground.journal.stamps() {
             Ok(rows) if rows.is_empty() => {
@@ -99,6 +101,8 @@ async fn watch(ground: Arc<Ground>) {
                         state::look(&ground, &row, &mut kept).await;
                         verify::look(&ground, &row, &mut verified).await;
                         doors::look(&ground, &row, &mut doors);
+                        jobs::look(&ground, &row, &mut known_jobs);
+                        border::look(&ground, &row, &mut links);
                     }
                     look(&ground, row, first).await;
                 }
@@ -158,7 +162,8 @@ pub async fn look(ground: &Arc<Ground>, row: StampRow, first: bool) {
 /// Whether a workload that was placed is gone.
 fn lost(ground: &Ground, row: &StampRow) -> bool {
     let Ok(workloads) = ground.journal.workloads(&row.system, &row.stamp) else { return false };
-    workloads.iter().any(|w| w.shim.is_some_and(|id| !ground.driver.runs(id)))
+    // Who sees to a job's run notices its end, and writes down how it came.
+    workloads.iter().any(|w| !jobs::is_one(&w.workload) && w.shim.is_some_and(|id| !ground.driver.runs(id)))
 }
 
 /// Whether what is gone leads a database of which another member is there: the watcher of databases, who looks more often, has

@@ -187,6 +187,7 @@ impl Maker<'_> {
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
             | SecretOrigin::BlobKey { .. }
+            | SecretOrigin::Redis { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -242,8 +243,21 @@ impl Maker<'_> {
                 }
             }
             SecretOrigin::Same { vault, secret } => return self.same(name, vault, secret, anew).await,
-            SecretOrigin::Redis { .. } | SecretOrigin::Graph { .. } => {
-                return Err(Error::NotBuilt(format!("the origin of the secret {name} of {id}")));
+            SecretOrigin::Redis { redis, workload } => {
+                let user = workload.to_string();
+                let password = crate::redis::password(authority, redis, &user)?;
+                // The password is base64url: it needs no quoting.
+                let place = redis_place(layout, system, redis)?;
+                Secret::new(format!("rediss://{user}:{}@{place}/0", password.expose()))
+            }
+            SecretOrigin::Graph { .. } if anew => {
+                return Err(Error::Asked {
+                    what: format!("{name} cannot be rotated alone: it is derived from the store's root key"),
+                    hint: None,
+                });
+            }
+            SecretOrigin::Graph { graph, workload } => {
+                crate::compose::graph::connection_string(layout, authority, system, graph, workload)?
             }
         }))
     }
@@ -323,6 +337,11 @@ fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Opti
             database_port(layout, system, postgres),
             if signs_in_by_identity(system, postgres, workload) { " by identity" } else { "" }
         )),
+        SecretOrigin::Redis { redis, .. } => Some(redis_place(layout, system, redis)?),
+        SecretOrigin::Graph { graph, .. } => match system.resources.get(graph) {
+            Some(Resource::Graph(declared)) => Some(crate::compose::graph::hosts(layout, graph, declared)?),
+            _ => None,
+        },
         _ => None,
     })
 }
@@ -343,6 +362,14 @@ fn given_out(layout: &Layout, system: &System, id: &ResourceId, output: model::v
     }
 }
 
+/// `HOST:PORT` of a Redis server.
+fn redis_place(layout: &Layout, system: &System, redis: &ResourceId) -> Result<String, Error> {
+    let Some(Resource::Redis(declared)) = system.resources.get(redis) else {
+        return Err(Error::NotBuilt(format!("a connection to {redis} of another stamp")));
+    };
+    Ok(format!("{}:{}", layout.reach(redis)?, layout.port(declared.port)))
+}
+
 fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {
     match system.resources.get(postgres) {
         Some(Resource::Postgres(declared)) => layout.port(declared.port),
@@ -353,6 +380,13 @@ fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16
 /// Whether a service refers to the secret.
 fn is_used(system: &System, vault: &ResourceId, name: &str) -> bool {
     system.services().any(|(_, service)| uses(service, vault, name))
+        || system.resources.values().any(|resource| match resource {
+            Resource::Identity(identity) => {
+                identity.secrets().any(|s| s.vault == *vault && s.secret.eq_ignore_ascii_case(name))
+            }
+            _ => false,
+        })
+        || system.jobs().any(|(_, job)| job.env.values().any(|value| refers(value, vault, name)))
 }
 
 /// Whether a service, or its migration, refers to the secret.
@@ -397,6 +431,8 @@ fn random(bytes: u32) -> Secret {
 /// The database role of a workload: `web`, `web_migrate`.
 pub fn database_role(workload: &Principal) -> String {
     let text = match workload {
+        // A service may be called the same.
+        Principal::Workload(id) if id.kind == model::Kind::Job => format!("job_{}", id.name),
         Principal::Workload(id) => id.name.clone(),
         Principal::Migrate(id) => format!("{}_migrate", id.name),
         Principal::Group(name) => format!("group_{name}"),

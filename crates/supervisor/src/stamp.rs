@@ -111,6 +111,8 @@ pub struct Stamp {
     pub leaderless: Mutex<Option<Instant>>,
     /// Services whose migration runs: its way to the databases is open.
     pub migrating: Mutex<BTreeSet<ResourceId>>,
+    /// Jobs of which somebody sees to a run: one at a time.
+    pub jobs: Mutex<BTreeSet<ResourceId>>,
 }
 
 /// Work under way or ended last.

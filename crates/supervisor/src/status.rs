@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
+    client::Client,
+    graph::{GraphHealth, GraphPart, GraphState},
     member::Part,
     shim::WorkloadState,
     supervisor::{MemberStatus, ResourceStatus, Status},
@@ -20,6 +22,9 @@ use crate::{
     stamp::{Ground, What},
     storage,
 };
+
+/// How long a member of a graph store may take to say how it is.
+const ASK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Looks at every workload of the stamp.
 pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Error> {
@@ -70,8 +75,13 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         }
         let stands = {
             let (ground, row, layout, name) = (ground.clone(), row.clone(), layout.clone(), one.workload.clone());
-            let ready = state == "ready";
-            blocking(move || network::trouble(&ground, &row, &layout, &name, ready)).await?
+            let (system, ready) = (system.clone(), state == "ready");
+            let look = move || {
+                let links = crate::border::trouble(&ground, &row, &system, &layout, &name)?;
+                let network = network::trouble(&ground, &row, &layout, &name, ready)?;
+                Ok(links.into_iter().chain(network).reduce(|one, other| format!("{one}; {other}")))
+            };
+            blocking(look).await?
         };
         if let Some(trouble) = stands {
             note = if note.is_empty() { trouble } else { format!("{trouble}; {note}") };
@@ -94,6 +104,23 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
             note,
             storage,
             member: members.get(&one.workload).cloned(),
+        });
+    }
+    for (name, state, note) in crate::jobs::states(ground, row)? {
+        let shim = ready::shim(&layout, &name).await;
+        let (pids, pss) = match &shim {
+            Some(_) => processes(ground, &layout, &name, shim.as_ref()).await,
+            None => (Vec::new(), 0),
+        };
+        resources.push(ResourceStatus {
+            address: layout.front(&name).map(|ip| ip.to_string()).unwrap_or_default(),
+            place: layout.closed.as_ref().and_then(|closed| closed.place(&name)),
+            name,
+            state: state.into(),
+            pids,
+            pss_bytes: pss,
+            note,
+            ..ResourceStatus::default()
         });
     }
     let busy = ground.stamp(&row.system, &row.stamp).current();
@@ -164,7 +191,69 @@ async fn members(
             all.insert(workload, status);
         }
     }
+    graphs(system, layout, &mut all).await;
     Ok(all)
+}
+
+/// How the members of each graph store stand, by what they say, and how their monitor sees them.
+async fn graphs(system: &model::System, layout: &Layout, all: &mut BTreeMap<String, MemberStatus>) {
+    let ask = |workload: &str| Client::unix(layout.control(workload)).timeout(ASK);
+    for (id, resource) in &system.resources {
+        let model::Resource::Graph(graph) = resource else { continue };
+        if graph.members < 2 && !graph.monitor {
+            continue;
+        }
+        let workloads = plan::workloads(id, resource);
+        let mut pulses = BTreeMap::new();
+        for workload in workloads.iter().filter(|w| !plan::watches(w)) {
+            pulses.insert(workload, api::graph::pulse(&ask(workload)).await.unwrap_or_default());
+        }
+        for workload in &workloads {
+            let status = match pulses.get(workload) {
+                Some(pulse) => MemberStatus {
+                    part: match pulse.part {
+                        GraphPart::Leader => "leader",
+                        GraphPart::Follower => "follower",
+                        GraphPart::Alone => "alone",
+                        GraphPart::None => "none",
+                    }
+                    .into(),
+                    zone: graph.zone(plan::number_of(workload)),
+                    term: pulse.term,
+                    timeline: 0,
+                    lag_bytes: None,
+                    lag_ms: None,
+                    synchronous: pulse.joined,
+                    doing: pulse.doing.clone(),
+                },
+                None => {
+                    let seen = api::graph::cluster(&ask(workload)).await;
+                    let doing = match seen {
+                        Ok(health) => in_words(&health),
+                        Err(_) => "it does not answer".into(),
+                    };
+                    MemberStatus { part: "monitor".into(), doing, ..MemberStatus::default() }
+                }
+            };
+            all.insert(workload.clone(), status);
+        }
+    }
+}
+
+fn in_words(health: &GraphHealth) -> String {
+    let state = match health.state {
+        GraphState::Healthy => "healthy",
+        GraphState::Degraded => "degraded",
+        GraphState::Lost => "lost",
+    };
+    let troubles: Vec<String> = health
+        .members
+        .iter()
+        .filter(|m| !m.functions)
+        .map(|m| format!("{} does not function: {}", m.name, m.trouble))
+        .collect();
+    let leader = health.leader.as_ref().map_or("nobody leads".to_owned(), |l| format!("{l} leads"));
+    [vec![format!("the cluster is {state}, {leader}")], troubles].concat().join("; ")
 }
 
 /// The port of a database: its server opens the listener itself.

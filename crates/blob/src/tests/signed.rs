@@ -79,7 +79,15 @@ async fn a_signed_url_opens_what_it_says() {
     let read = of_blob(&key, "r", "b", "photos/a", &ends);
     assert_eq!((call("GET", "/photos/a", &read).await, call("GET", "/photos/b", &read).await), (200, 403));
     assert_eq!((call("PUT", "/photos/a", &read).await, call("DELETE", "/photos/a", &read).await), (403, 403));
+    let before = bench.act("/photos/a?comp=snapshot", &[]).await.field("x-ms-snapshot").to_owned();
+    assert_eq!(bench.get(&format!("/photos/a?snapshot={before}")).await.status, 200);
+    assert_eq!(
+        call("GET", &format!("/photos/a?snapshot={before}"), &read).await,
+        403,
+        "what was before is another thing"
+    );
     let all = of_blob(&key, "rl", "c", "photos", &ends);
+    assert_eq!(call("GET", &format!("/photos/a?snapshot={before}"), &all).await, 200);
     assert_eq!((call("GET", "/photos/b", &all).await, call("GET", "/public/b", &all).await), (200, 403));
     assert_eq!(call("GET", "/photos?restype=container&comp=list", &all).await, 200);
     assert_eq!(call("DELETE", "/photos?restype=container", &all).await, 403);

@@ -20,6 +20,7 @@ const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
 /// The kernel adds it by itself to what is its own; ours says so too.
 const RTPROT_STATIC: u8 = 4;
 
@@ -110,6 +111,16 @@ impl Links {
             message = message.bytes(RTA_GATEWAY, &gateway.octets());
         }
         self.0.ask(message)
+    }
+
+    /// The way to an address through `gateway`, asked for before the loopback's own, with the source that is taken for it.
+    pub fn route_from(&mut self, to: Ipv4Addr, index: u32, gateway: Ipv4Addr, source: Ipv4Addr) -> io::Result<()> {
+        let make = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        let (table, scope) = (libc::RT_TABLE_LOCAL, libc::RT_SCOPE_UNIVERSE);
+        let head = [libc::AF_INET as u8, 32, 0, 0, table, RTPROT_STATIC, scope, libc::RTN_UNICAST, 0, 0, 0, 0];
+        let message = Message::new(libc::RTM_NEWROUTE, make).fixed(&head).own(RTA_OIF, index);
+        let message = message.bytes(RTA_DST, &to.octets()).bytes(RTA_GATEWAY, &gateway.octets());
+        self.0.ask(message.bytes(RTA_PREFSRC, &source.octets()))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod flow;
 mod kill;
+mod outside;
 mod people;
 mod signing_in;
 mod sweep;

@@ -14,6 +14,8 @@ const PUBLIC: &[(&str, &str)] = &[
     ("GET", "/logout"),
     ("POST", "/logout"),
     ("GET", "/sign-in"),
+    ("GET", "/outside/{issuer}"),
+    ("GET", "/outside/{issuer}/callback"),
     ("GET", "/first"),
     ("GET", "/signed-out"),
 ];

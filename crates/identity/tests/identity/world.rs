@@ -28,6 +28,8 @@ pub struct Place {
     pub key_pem: String,
     pub root: Secret,
     pub clock: Clock,
+    /// Authorities that the role trusts beyond the machine's.
+    pub trusts: String,
 }
 
 pub struct World {
@@ -56,6 +58,7 @@ impl Place {
             key_pem: signing_key.serialize_pem(),
             root: Secret::new("root-of-the-test"),
             clock: Clock::moved_by(0),
+            trusts: String::new(),
         }
     }
 
@@ -99,6 +102,7 @@ impl Place {
         let mut context = Context::for_test(self.folder.path());
         context.resource = "identity.main".into();
         context.clock = self.clock.clone();
+        context.ca_pem = self.trusts.clone().into_bytes();
         context.secrets.insert(secret::TLS_CERT, Secret::new(&*self.cert_pem));
         context.secrets.insert(secret::TLS_KEY, Secret::new(&*self.key_pem));
         context.secrets.insert(secret::IDENTITY_ROOT, self.root.clone());

@@ -192,6 +192,8 @@ pub(crate) fn redis(r: &Reader<'_>, node: &Node) -> Redis {
         size: r.size(node),
         port: r.port(node, "port").unwrap_or(6379),
         memory: r.bytes(node, "memory").unwrap_or(Bytes(64 << 20)),
+        sync_always: r.word(node, "sync", &[("second", false), ("always", true)]).unwrap_or_default(),
+        evicts: r.word(node, "when_full", &[("refuse", false), ("evict", true)]).unwrap_or_default(),
         min,
         max,
         access: node.get("access").map_or(&[][..], Node::items).iter().filter_map(|item| r.principal(item)).collect(),

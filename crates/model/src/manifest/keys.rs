@@ -109,8 +109,7 @@ const BODY: &[Key] = &[
         "Resources of other stamps, used as if they were this one's: `SYSTEM/STAMP` or `SYSTEM/STAMP/RESOURCE`.",
     )
     .later(),
-    Key::new("links", Named(Names::Name, &Table(LINK)), "What crosses the border to another stamp of the system.")
-        .later(),
+    Key::new("links", Named(Names::Name, &Table(LINK)), "What crosses the border to another stamp of the system."),
 ];
 
 const POLICY: &[Key] = &[
@@ -248,7 +247,7 @@ const SERVICE: &[Key] = &[
         UNRESOLVED,
         "A vault reference that cannot be resolved: `fail` does not start it (if not given), `text` starts it with the literal text.",
     ),
-    Key::new("mounts", List(&Table(MOUNT)), "Shares it sees as folders.").later(),
+    Key::new("mounts", List(&Table(MOUNT)), "Shares it sees as folders; `MOUNT_NAME` says where."),
     Key::new("rollout", Table(ROLLOUT), "How a new version takes over the traffic; at once if not given.").later(),
     Key::new("slots", List(&Name), "Standing-by copies that a new version is tried in.").later(),
     Key::new("hours", Table(HOURS), "When it runs; always if not given.").later(),
@@ -392,10 +391,17 @@ const REDIS: &[Key] = &[
     Key::new("port", PORT, "Port; 6379 if not given."),
     Key::new("memory", Bytes, "Memory for data; 64MiB if not given."),
     Key::new(
+        "sync",
+        OneOf(&["second", "always"]),
+        "When a write is on disk: within a second, or before it is answered.",
+    ),
+    Key::new("when_full", OneOf(&["refuse", "evict"]), "At the end of its memory: writes are refused, or old keys go."),
+    Key::new(
         "scale",
         Table(&[Key::new("min", count(9), "Copies."), Key::new("max", count(9), "Most copies.")]),
         "How many copies run.",
-    ),
+    )
+    .later(),
     Key::new("access", List(&Principal), "Who may use it."),
 ];
 
@@ -434,7 +440,7 @@ const BLOB_ACCESS: &[Key] = &[
 ];
 
 const SHARE: &[Key] =
-    &[Key::new("subnet", Raw, "A subnet of `network`."), Key::new("quota", Bytes, "Most it may hold.")];
+    &[Key::new("subnet", Raw, "A subnet of `network`."), Key::new("quota", Bytes, "Most it may hold.").later()];
 
 const GRAPH: &[Key] = &[
     Key::new("subnet", Raw, "A subnet of `network`."),
@@ -495,12 +501,42 @@ const SECRET: &[Key] = &[
 
 const IDENTITY: &[Key] = &[
     Key::new("title", Text, "Shown when signing in; the system's title if not given."),
-    Key::new("issuer", Raw, "An outside OIDC issuer that people sign in at, `https://...`.").later(),
+    Key::new("issuer", Raw, "An outside OIDC issuer in place of this sign-in, `https://...`.").later(),
+    Key::new(
+        "issuers",
+        Named(Names::Name, &Table(OUTSIDE_ISSUER)),
+        "Outside OIDC issuers that vouch for people; each registers `{identity.NAME.issuer}/outside/NAME/callback`.",
+    ),
+    Key::new(
+        "directory",
+        Table(DIRECTORY),
+        "An LDAP directory that judges the passwords of people with its addresses.",
+    ),
     Key::new("groups", List(&Name), "Groups of people."),
     Key::new("admin_group", Name, "The group whose members administer people."),
     Key::new("clients", Named(Names::Name, &Table(CLIENT)), "Applications that people sign in to."),
     Key::new("mfa", Bool, "A second factor is asked of everybody.").later(),
     Key::new("session", Duration, "How long a sign-in lasts; 12h if not given."),
+];
+
+const OUTSIDE_ISSUER: &[Key] = &[
+    Key::new("title", Text, "On the button: `Sign in with TITLE`; the key if not given."),
+    Key::new("issuer", Text, "As it calls itself, `https://...`.").required(),
+    Key::new("client", Raw, "What this stamp is called there (`client_id`).").required(),
+    Key::new("secret", Text, "The client's secret, a vault reference; without one PKCE alone proves who asks."),
+    Key::new("domains", List(&Raw), "People with these e-mail domains sign in there and nowhere else."),
+    Key::new("groups_claim", Raw, "The claim with the groups; `groups` if not given."),
+    Key::new("groups", Named(Names::Name, &Raw), "By group here: what it is called there."),
+];
+
+const DIRECTORY: &[Key] = &[
+    Key::new("url", Text, "`ldaps://HOST[:PORT]`, `ldap://` (with StartTLS), or `{external.NAME.url}`.").required(),
+    Key::new("base", Raw, "Where people and groups are searched, such as `dc=example,dc=org`.").required(),
+    Key::new("bind", Raw, "The account of this stamp that searches, by its whole name.").required(),
+    Key::new("secret", Text, "That account's password, a vault reference.").required(),
+    Key::new("domains", List(&Raw), "People with these e-mail domains sign in by it and in no other way.").required(),
+    Key::new("login", Raw, "The attribute that logins are; `mail` if not given."),
+    Key::new("groups", Named(Names::Name, &Raw), "By group here: what it is called there, whole or its first part."),
 ];
 
 const CLIENT: &[Key] = &[
@@ -592,11 +628,11 @@ const LINK: &[Key] = &[
     Key::new(
         "what",
         OneOf(&["replica", "copy", "call"]),
-        "`replica` follows and can take over, `copy` holds copies, `call` lets one call the other.",
+        "`replica` follows and can take over, `copy` holds copies, `call` lets a service call a service of the other: it has `LINK_NAME_URL`, `_CA` and `_KEY`, the other the key as `LINK_NAME_FROM_STAMP_KEY`. `replica` and `copy` are not carried out yet.",
     )
     .required(),
     Key::new("from", Raw, "A resource, of another stamp as `STAMP/RESOURCE`.").required(),
     Key::new("to", Raw, "A resource, of another stamp as `STAMP/RESOURCE`.").required(),
-    Key::new("carries", List(&Raw), "What a call may carry; not limited if not given."),
+    Key::new("carries", List(&Raw), "What a call may carry, told to both services (`_CARRIES`), who keep to it; not limited if not given."),
     Key::new("lag", Duration, "How far a copy may lag behind."),
 ];

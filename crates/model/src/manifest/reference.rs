@@ -174,7 +174,7 @@ fn output(reader: &Reader<'_>, name: &str, span: &Range<usize>) -> Option<Segmen
 }
 
 /// `@Microsoft.KeyVault(VaultName=..;SecretName=..[;SecretVersion=..])` or `@Microsoft.KeyVault(SecretUri=https://..)`.
-fn vault_reference(reader: &Reader<'_>, node: &Node) -> Option<VaultReference> {
+pub(crate) fn vault_reference(reader: &Reader<'_>, node: &Node) -> Option<VaultReference> {
     let text = reader.filled(node)?;
     let wrong = |why: &str| {
         let fault = Diagnostic::new(Code::S0112, node.span.clone(), "cannot read the vault reference").note(why);

@@ -49,6 +49,8 @@ impl Reader<'_> {
                 clients: BTreeMap::new(),
                 mfa: false,
                 session: Duration::from_secs(12 * 3600),
+                issuers: BTreeMap::new(),
+                directory: None,
             };
             resources.insert(ResourceId::new(Kind::Identity, "main"), Resource::Identity(bare));
         }
@@ -57,6 +59,8 @@ impl Reader<'_> {
         unbuilt
             .retain(|path| Kind::from_word(path.split('.').next().unwrap_or_default()).is_none_or(Kind::is_provided));
         unbuilt.extend(resources.keys().filter(|id| !id.kind.is_provided()).map(ToString::to_string));
+        let links = self.links();
+        unbuilt.extend(links.iter().filter(|(_, l)| l.what != LinkKind::Call).map(|(name, _)| format!("links.{name}")));
         let tags = self.tags(Some(root));
         let mut system = System {
             name: self.manifest.name().to_owned(),
@@ -69,7 +73,8 @@ impl Reader<'_> {
             groups: self.groups_of(&resources),
             order: Vec::new(),
             shared: self.shared(),
-            links: self.links(),
+            links,
+            calls: Vec::new(),
             objectives: self.objectives(),
             alerts: self.alerts(),
             tags,
@@ -364,7 +369,7 @@ impl Reader<'_> {
         all
     }
 
-    fn links(&self) -> BTreeMap<String, Link> {
+    pub(crate) fn links(&self) -> BTreeMap<String, Link> {
         let kinds = [("replica", LinkKind::Replica), ("copy", LinkKind::Copy), ("call", LinkKind::Call)];
         let mut links = BTreeMap::new();
         for entry in self.root.get("links").map_or(&[][..], Node::entries) {
@@ -382,6 +387,14 @@ impl Reader<'_> {
             let Some(what) = self.word(node, "what", &kinds) else { continue };
             if what != LinkKind::Call && from.resource.kind != to.resource.kind {
                 let message = format!("`{}` cannot follow `{}`: they are not of one kind", to.resource, from.resource);
+                self.fault(Diagnostic::new(Code::S0122, entry.key_span.clone(), message));
+            }
+            let calls = |end: &LinkEnd| end.resource.kind == Kind::Service;
+            if what == LinkKind::Call && !(calls(&from) && calls(&to)) {
+                let message = format!(
+                    "`{}` cannot call `{}`: a call leads from a service to a service",
+                    from.resource, to.resource
+                );
                 self.fault(Diagnostic::new(Code::S0122, entry.key_span.clone(), message));
             }
             let link = Link { what, from, to, carries: self.raws(node, "carries"), lag: self.duration(node, "lag") };

@@ -5,16 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     node::{Entry, Node},
     read::Reader,
+    reference,
 };
 use crate::{
     diagnostic::{Code, Diagnostic},
     id::{Kind, Principal, ResourceId},
     resource::{
-        Audit, BuildTag, Client, ConnectionFormat, Identity, OnPush, Registry, RegistryAccess, RegistryRole,
-        SecretOrigin, Telemetry, Vault, VaultAccess, VaultRole,
+        Audit, BuildTag, Client, ConnectionFormat, Directory, Identity, OnPush, OutsideIssuer, Registry,
+        RegistryAccess, RegistryRole, SecretOrigin, Telemetry, Vault, VaultAccess, VaultRole,
     },
     suggest, unit,
-    value::Output,
+    value::{Output, Segment, Value},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -312,15 +313,91 @@ pub(crate) fn identity(r: &Reader<'_>, node: &Node) -> Identity {
             _ => Err("an issuer is an `https://` address without query".into()),
         })
     });
+    let group_names = groups.clone();
     Identity {
         title,
         issuer,
-        groups,
         admin_group,
         clients,
         mfa: r.flag(node, "mfa").unwrap_or(false),
         session: r.duration(node, "session").unwrap_or(Duration::from_secs(12 * 3600)),
+        issuers: node
+            .get("issuers")
+            .map_or(&[][..], Node::entries)
+            .iter()
+            .filter_map(|entry| Some((entry.key.clone(), outside_issuer(r, entry, &group_names)?)))
+            .collect(),
+        directory: node.get("directory").and_then(|directory| directory_of(r, directory, &group_names)),
+        groups,
     }
+}
+
+fn outside_issuer(r: &Reader<'_>, entry: &Entry, ours: &[String]) -> Option<OutsideIssuer> {
+    let node = &entry.node;
+    Some(OutsideIssuer {
+        title: r.text(node, "title").unwrap_or_else(|| entry.key.clone()),
+        issuer: address(r, node, "issuer", &["https"])?,
+        client: r.raw(node, "client")?,
+        secret: node.get("secret").and_then(|secret| reference::vault_reference(r, secret)),
+        domains: r.raws(node, "domains"),
+        groups_claim: r.raw(node, "groups_claim").unwrap_or_else(|| "groups".into()),
+        groups: mapped(r, node, ours),
+    })
+}
+
+fn directory_of(r: &Reader<'_>, node: &Node, ours: &[String]) -> Option<Directory> {
+    let domains = r.raws(node, "domains");
+    if let Some(at) = node.get("domains").filter(|_| domains.is_empty()) {
+        let fault = Diagnostic::new(Code::S0118, at.span.clone(), "nobody would sign in by this directory");
+        r.fault(fault.hint("name the e-mail domains of its people: `domains = [\"example.org\"]`"));
+    }
+    Some(Directory {
+        url: address(r, node, "url", &["ldaps", "ldap"])?,
+        base: r.raw(node, "base")?,
+        bind: r.raw(node, "bind")?,
+        secret: reference::vault_reference(r, node.get("secret")?)?,
+        login: r.raw(node, "login").unwrap_or_else(|| "mail".into()),
+        groups: mapped(r, node, ours),
+        domains,
+    })
+}
+
+/// An address that another resource may give, such as `{external.active-directory.url}`.
+fn address(r: &Reader<'_>, node: &Node, key: &str, schemes: &[&str]) -> Option<Value> {
+    let entry = node.entry(key)?;
+    let value = reference::value(r, entry)?;
+    let fits = match &value {
+        Value::Template(segments) => match segments.first() {
+            Some(Segment::Text(text)) => schemes.iter().any(|scheme| text.starts_with(&format!("{scheme}://"))),
+            Some(Segment::Output { .. }) => true,
+            None => false,
+        },
+        Value::Vault(_) => false,
+    };
+    if !fits {
+        let message = format!("cannot read `{key}` as an address");
+        let fault = Diagnostic::new(Code::S0105, entry.node.span.clone(), message);
+        r.fault(fault.hint(format!(
+            "it begins with `{}://`, or is another resource's: `{{external.NAME.url}}`",
+            schemes.join("://` or `")
+        )));
+        return None;
+    }
+    Some(value)
+}
+
+/// Groups here, each with what it is called outside.
+fn mapped(r: &Reader<'_>, node: &Node, ours: &[String]) -> BTreeMap<String, String> {
+    let entries = node.get("groups").map_or(&[][..], Node::entries).iter();
+    let mapped = entries.filter_map(|entry| {
+        if !ours.contains(&entry.key) {
+            let message = format!("`groups` has no group `{}`", entry.key);
+            let fault = Diagnostic::new(Code::S0109, entry.key_span.clone(), message);
+            r.fault(suggest::hint(fault, &entry.key, ours.iter().map(String::as_str)));
+        }
+        Some((entry.key.clone(), entry.node.as_text()?.to_owned()))
+    });
+    mapped.collect()
 }
 
 pub(crate) fn telemetry(r: &Reader<'_>, id: &ResourceId, node: &Node) -> Telemetry {

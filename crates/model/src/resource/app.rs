@@ -220,6 +220,25 @@ pub enum Schedule {
     Cron(String),
 }
 
+impl Schedule {
+    /// The first time to run after `after_ms` (milliseconds since 1970); None for times that cannot be read.
+    pub fn next(&self, after_ms: i64) -> Option<i64> {
+        match self {
+            Self::Every(pause) => after_ms.checked_add(i64::try_from(pause.as_millis()).ok()?.max(1000)),
+            Self::Cron(text) => crate::cron::Cron::parse(text).ok()?.next(after_ms),
+        }
+    }
+}
+
+impl std::fmt::Display for Schedule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Every(pause) => write!(f, "every {}", crate::unit::show_duration(*pause)),
+            Self::Cron(text) => f.write_str(text),
+        }
+    }
+}
+
 /// Something that is not ours: a provider, a directory, a mail server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct External {
@@ -231,8 +250,76 @@ pub struct External {
     pub stand_in: Option<StandIn>,
 }
 
+impl External {
+    /// Such as `https`.
+    pub fn scheme(&self) -> &str {
+        self.url.split_once("://").map_or("", |(scheme, _)| scheme)
+    }
+
+    /// Whether its connections begin with TLS; the others speak plainly, as the real one does.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.scheme(), "https" | "ldaps" | "smtps" | "mllps")
+    }
+
+    /// `HOST[:PORT]`, and what follows: a path with its slash, or nothing.
+    fn parts(&self) -> (&str, &str) {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()))
+    }
+
+    pub fn host(&self) -> &str {
+        let (authority, _) = self.parts();
+        match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => authority,
+        }
+    }
+
+    /// As declared, else the scheme's own.
+    pub fn port(&self) -> u16 {
+        let (authority, _) = self.parts();
+        let own = authority[self.host().len()..].trim_start_matches(':').parse().ok();
+        own.unwrap_or(match self.scheme() {
+            "http" => 80,
+            "ldap" => 389,
+            "ldaps" => 636,
+            "smtp" => 25,
+            "smtps" => 465,
+            // IANA's port of HL7 over MLLP.
+            "mllp" | "mllps" => 2575,
+            _ => 443,
+        })
+    }
+
+    /// What follows the host: a path with its slash, or nothing.
+    pub fn path(&self) -> &str {
+        self.parts().1
+    }
+}
+
+/// What plays the part of something outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StandIn {
     pub run: Vec<String>,
     pub port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outside_parts_address_is_taken_apart() {
+        let of = |url: &str| {
+            let e = External { url: url.into(), region: None, stand_in: None };
+            (e.scheme().to_owned(), e.host().to_owned(), e.port(), e.path().to_owned(), e.is_tls())
+        };
+        let owned = |s: &str, h: &str, p: u16, path: &str, tls| (s.to_owned(), h.to_owned(), p, path.to_owned(), tls);
+        assert_eq!(of("https://a.example/v1/x"), owned("https", "a.example", 443, "/v1/x", true));
+        assert_eq!(of("https://a.example:8443"), owned("https", "a.example", 8443, "", true));
+        assert_eq!(of("ldaps://dir.example"), owned("ldaps", "dir.example", 636, "", true));
+        assert_eq!(of("smtp://mail.example:587"), owned("smtp", "mail.example", 587, "", false));
+        assert_eq!(of("mllp://feed.example"), owned("mllp", "feed.example", 2575, "", false));
+        assert_eq!(of("https://[::1]:99/x"), owned("https", "[::1]", 99, "/x", true));
+    }
 }

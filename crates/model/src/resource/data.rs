@@ -189,7 +189,14 @@ pub struct Redis {
     pub subnet: Option<String>,
     pub size: Option<String>,
     pub port: u16,
+    /// The most that its data may take.
     pub memory: Bytes,
+    /// A write is on disk before it is answered; otherwise within a second.
+    #[serde(default)]
+    pub sync_always: bool,
+    /// At the most memory, what was used longest ago gives way; otherwise writes are refused.
+    #[serde(default)]
+    pub evicts: bool,
     /// Replicas and the most there may be.
     pub min: u32,
     pub max: u32,
@@ -270,6 +277,17 @@ pub struct Graph {
     /// One more machine that only watches.
     pub monitor: bool,
     pub access: Vec<GraphAccess>,
+}
+
+impl Graph {
+    /// The zone label of member number `n` (from 1); without declared zones each is in one of its own.
+    pub fn zone(&self, n: u32) -> String {
+        let index = n as usize - 1;
+        match self.zones.len() {
+            0 => n.to_string(),
+            zones => self.zones[index % zones].clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Principal, ResourceId},
-    value::Output,
+    value::{Output, Value, VaultReference},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +140,52 @@ pub struct Identity {
     pub mfa: bool,
     /// How long a sign-in lasts.
     pub session: Duration,
+    /// Outside issuers that vouch for people, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub issuers: BTreeMap<String, OutsideIssuer>,
+    /// A directory that judges the passwords of people with its addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Directory>,
+}
+
+impl Identity {
+    /// Secrets of vaults that it reads itself.
+    pub fn secrets(&self) -> impl Iterator<Item = &VaultReference> {
+        let of_issuers = self.issuers.values().filter_map(|issuer| issuer.secret.as_ref());
+        of_issuers.chain(self.directory.iter().map(|directory| &directory.secret))
+    }
+
+    /// Addresses that may name other resources.
+    pub fn addresses(&self) -> impl Iterator<Item = &Value> {
+        self.issuers.values().map(|issuer| &issuer.issuer).chain(self.directory.iter().map(|directory| &directory.url))
+    }
+}
+
+/// An OIDC issuer that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideIssuer {
+    pub title: String,
+    /// As it calls itself.
+    pub issuer: Value,
+    pub client: String,
+    pub secret: Option<VaultReference>,
+    pub domains: Vec<String>,
+    pub groups_claim: String,
+    /// By group here: what it is called there.
+    pub groups: BTreeMap<String, String>,
+}
+
+/// An LDAP directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    pub url: Value,
+    pub base: String,
+    pub bind: String,
+    pub secret: VaultReference,
+    pub domains: Vec<String>,
+    pub login: String,
+    /// By group here: what it is called there.
+    pub groups: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -47,6 +47,7 @@ fn place(answer: ExecAnswer) -> anyhow::Result<u8> {
             hosts_file: Some(answer.hosts_file),
             limits: Limits::default(),
             volume: None,
+            shares: answer.shares.into_iter().map(share).collect(),
             log: None,
         })
         .map_err(|e| {
@@ -62,6 +63,11 @@ fn place(answer: ExecAnswer) -> anyhow::Result<u8> {
     let mut child = placed.child.context("the command was not started in the foreground")?;
     let status = child.wait().context("could not wait for the command")?;
     Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1))
+}
+
+fn share(mount: api::supervisor::ShareMount) -> drivers::share::Share {
+    let api::supervisor::ShareMount { folder, at, write, group } = mount;
+    drivers::share::Share { folder, at, write, group }
 }
 
 fn which(program: &str) -> Option<String> {

@@ -18,7 +18,11 @@ pub async fn run(of: &Of, verb: Option<NetworkVerb>, json: bool) -> anyhow::Resu
         None => None,
         Some(NetworkVerb::Cut { one, other }) => Some((one, other, 100)),
         Some(NetworkVerb::Heal { one, other }) => Some((one, other, 0)),
-        Some(NetworkVerb::Lose { one, other, share }) => {
+        Some(NetworkVerb::Lose { one, rest, share }) => {
+            let (other, share) = match share {
+                Some(share) => (Some(rest), share),
+                None => (None, rest),
+            };
             let loses = share.trim_end_matches('%').parse().ok().filter(|n| (1..=100).contains(n));
             let loses = loses.ok_or_else(|| {
                 Failed::asked(format!("`{share}` is no share of packets"), "write 1% to 100%, such as 20%")
@@ -29,7 +33,7 @@ pub async fn run(of: &Of, verb: Option<NetworkVerb>, json: bool) -> anyhow::Resu
     let answer = match &change {
         None => client.send("GET", &format!("/network?system={system}&stamp={}", of.stamp), None).await?,
         Some((one, other, loses)) => {
-            let (one, other, loses) = (one.clone(), other.clone(), *loses);
+            let (one, other, loses) = (one.clone(), other.clone().unwrap_or_default(), *loses);
             let ask = LinkRequest { system, stamp: of.stamp.clone(), one, other, loses };
             let body = serde_json::to_vec(&ask)?;
             client.send("POST", "/network", Some(("application/json", body.into()))).await?
@@ -39,10 +43,12 @@ pub async fn run(of: &Of, verb: Option<NetworkVerb>, json: bool) -> anyhow::Resu
     if json {
         screen::data(&serde_json::to_string(&status)?);
     } else if let Some((one, other, loses)) = change {
+        let (link, names) = named(&one, other.as_deref().unwrap_or_default());
+        let heal = format!("`stamp network {} --stamp {} heal {names}`", of.system, of.stamp);
         screen::talk(&match loses {
-            0 => format!("the link of {one} and {other} is whole"),
-            100 => format!("the link of {one} and {other} is cut; `stamp network {} heal {one} {other}`", of.system),
-            _ => format!("the link of {one} and {other} loses {loses} % of its packets"),
+            0 => format!("{link} is whole"),
+            100 => format!("{link} is cut; {heal}"),
+            _ => format!("{link} loses {loses} % of its packets"),
         });
     } else {
         show(&status, &of.system);
@@ -78,11 +84,19 @@ fn show(status: &NetworkStatus, system: &str) {
         screen::table(&["REFUSED FROM", "TO", "PORT", "TIMES"], &rows.collect::<Vec<_>>());
     }
     for link in &status.links {
-        let (one, other) = (&link.one, &link.other);
+        let (name, names) = named(&link.one, &link.other);
         let what = match link.loses {
             100 => format!("is cut, {} packets dropped", link.dropped),
             part => format!("loses {part} %"),
         };
-        screen::talk(&format!("the link of {one} and {other} {what}; `stamp network {system} heal {one} {other}`"));
+        screen::talk(&format!("{name} {what}; `stamp network {system} heal {names}`"));
+    }
+}
+
+/// A link for people, and its names as they are written in a command.
+fn named(one: &str, other: &str) -> (String, String) {
+    match other {
+        "" => (format!("the link {one}"), one.to_owned()),
+        other => (format!("the link of {one} and {other}"), format!("{one} {other}")),
     }
 }

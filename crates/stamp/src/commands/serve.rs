@@ -29,6 +29,7 @@ pub fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Blob { config } => role_of(&config, wide()?, blob::run),
         Role::Registry { config } => role_of(&config, wide()?, registry::run),
         Role::Postgres { config } => role_of(&config, small()?, postgres::run),
+        Role::Graph { config } => role_of(&config, wide()?, graph::run),
         Role::Archive { socket, name } => small()?.block_on(postgres::archive(&socket, &name)).map_err(Into::into),
         Role::Fetch { socket, name, to } => {
             let (status, said) = small()?.block_on(postgres::fetch(&socket, &name, &to));

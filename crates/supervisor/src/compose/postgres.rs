@@ -64,6 +64,7 @@ impl Composer<'_> {
             composed.start_within = STANDBY_WITHIN;
         }
         composed.template = Some(template);
+        composed.sockets = true;
         composed.folders = folders;
         composed.volume = crate::storage::granted(self.journal, self.row, id, postgres.storage)?;
         composed.shim.keep_orphans = true;

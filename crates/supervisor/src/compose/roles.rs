@@ -95,6 +95,16 @@ impl Composer<'_> {
             .iter()
             .map(|a| Assignment { principal: a.to.to_string(), role: role(a.role), secrets: a.secrets.clone() })
             .collect();
+        // An identity reads what it needs outside, each secret by its name, and no other.
+        for (name, resource) in &self.system.resources {
+            let Resource::Identity(identity) = resource else { continue };
+            let secrets: Vec<String> =
+                identity.secrets().filter(|s| s.vault == *id).map(|s| s.secret.clone()).collect();
+            if !secrets.is_empty() {
+                let role = VaultRole::SecretsUser;
+                assignments.push(Assignment { principal: name.to_string(), role, secrets });
+            }
+        }
         // It sets what is declared to be there; it is one of the names in the audit record like any other.
         assignments.push(Assignment {
             principal: OPERATOR.into(),
@@ -180,6 +190,7 @@ impl Composer<'_> {
                 workloads.insert(Principal::Migrate(service.clone()).to_string());
             }
         }
+        workloads.extend(self.system.jobs().map(|(job, _)| job.to_string()));
         Ok(IdentityConfig {
             issuer: self.layout.url(id)?,
             tenant: self.layout.tenant.clone(),
@@ -189,8 +200,43 @@ impl Composer<'_> {
             admin_group: identity.admin_group.clone().unwrap_or_default(),
             workloads: workloads.into_iter().collect(),
             session_seconds: identity.session.as_secs(),
+            issuers: self.outside_issuers(identity)?,
+            directory: self.directory(identity)?,
             ..IdentityConfig::default()
         })
+    }
+
+    fn outside_issuers(&self, identity: &model::resource::Identity) -> Result<Vec<OutsideIssuer>, Error> {
+        let issuer = |(name, issuer): (&String, &model::resource::OutsideIssuer)| {
+            Ok(OutsideIssuer {
+                name: name.clone(),
+                title: issuer.title.clone(),
+                issuer: issuer.issuer.fill(|id, output| self.output(id, output))?,
+                client_id: issuer.client.clone(),
+                secret: issuer.secret.as_ref().map(|secret| self.kept_in(secret)),
+                domains: issuer.domains.clone(),
+                groups_claim: issuer.groups_claim.clone(),
+                groups: issuer.groups.clone(),
+            })
+        };
+        identity.issuers.iter().map(issuer).collect()
+    }
+
+    fn directory(&self, identity: &model::resource::Identity) -> Result<Option<Directory>, Error> {
+        let Some(directory) = &identity.directory else { return Ok(None) };
+        Ok(Some(Directory {
+            url: directory.url.fill(|id, output| self.output(id, output))?,
+            base: directory.base.clone(),
+            bind: directory.bind.clone(),
+            secret: self.kept_in(&directory.secret),
+            domains: directory.domains.clone(),
+            login: directory.login.clone(),
+            groups: directory.groups.clone(),
+        }))
+    }
+
+    fn kept_in(&self, secret: &model::value::VaultReference) -> VaultSecret {
+        VaultSecret { vault: self.layout.named_url(&secret.vault), name: secret.secret.clone() }
     }
 
     /// Every workload's identity name: what may send telemetry.

@@ -9,27 +9,11 @@ impl Composer<'_> {
         let workload = format!("{id}.migrate");
         let mut shim = self.shim(&workload, id, &workload)?;
         shim.run = self.program(&workload, &migrate.run)?;
-        shim.directory = self.directory(id, service, &migrate.run, &workload)?;
+        shim.directory = self.directory(service.program.directory.as_deref(), &migrate.run, &workload)?;
         shim.env = self.environment(&workload, &migrate.env, None)?;
         shim.once = true;
         shim.unresolved_as_text = false;
-        Ok(Some(Composed {
-            workload,
-            shim,
-            role: None,
-            listeners: Vec::new(),
-            doors: Vec::new(),
-            control: false,
-            keys: Vec::new(),
-            tls_names: Vec::new(),
-            limits: drivers::Limits::default(),
-            ready: Ready::Done,
-            start_within: MIGRATION_WITHIN,
-            reloads: false,
-            template: None,
-            folders: Vec::new(),
-            volume: None,
-        }))
+        Ok(Some(Composed { ready: Ready::Done, start_within: MIGRATION_WITHIN, ..Composed::plain(workload, shim) }))
     }
 
     /// A command of a person in the place of a service.
@@ -56,8 +40,12 @@ impl Composer<'_> {
         let port = service.port.map(|p| self.layout.port(p));
         let mut shim = self.shim(workload, id, &id.to_string())?;
         shim.run = self.program(workload, run)?;
-        shim.directory = self.directory(id, service, run, workload)?;
+        shim.directory = self.directory(service.program.directory.as_deref(), run, workload)?;
         shim.env = self.environment(workload, &service.env, port)?;
+        self.mount_settings(&service.mounts, &mut shim.env);
+        let told = crate::border::told(self.home, self.journal, self.row, self.system, self.layout, id)?;
+        shim.env.extend(told.env);
+        shim.link_keys = told.keys;
         shim.unresolved_as_text = service.unresolved == Unresolved::Text;
         shim.stop_grace_ms = service.stop_grace.as_millis() as u64;
         let inner = self.layout.inner(workload)?;
@@ -71,24 +59,21 @@ impl Composer<'_> {
             // Nothing crosses a network in the clear: the shim ends TLS at the workload's address.
             shim.front = Some(Front { to: at(inner, port), clients: self.callers(id) });
             listeners.push((FRONT.to_owned(), at(self.layout.ip(workload)?, self.layout.https_port(Kind::Service))));
+            if crate::border::into(self.system, id).next().is_some() && model::plan::number_of(workload) == 1 {
+                let outer = at(self.layout.outer(workload)?, self.layout.https_port(Kind::Service));
+                listeners.push((BORDER.to_owned(), outer));
+            }
             tls_names.push(self.layout.name(id));
         }
         Ok(Composed {
-            workload: workload.into(),
-            shim,
-            role: None,
             control: !listeners.is_empty(),
             listeners,
-            doors: Vec::new(),
-            keys: Vec::new(),
             tls_names,
             limits: self.limits(&Resource::Service(service.clone())),
             ready,
             start_within: service.start_within,
-            reloads: false,
-            template: None,
-            folders: Vec::new(),
-            volume: None,
+            shares: self.shares(&service.mounts)?,
+            ..Composed::plain(workload.into(), shim)
         })
     }
 
@@ -198,9 +183,14 @@ impl Composer<'_> {
                     format!("http://{}:{}", layout.reach(id)?, self.service_port(id))
                 }
             }
+            (Kind::External, output) => self.external(id, output)?,
             (_, Output::Host) => layout.reach(id)?,
             (Kind::Postgres, Output::Port) => match self.system.resources.get(id) {
                 Some(Resource::Postgres(p)) => layout.port(p.port).to_string(),
+                _ => String::new(),
+            },
+            (Kind::Redis, Output::Port) => match self.system.resources.get(id) {
+                Some(Resource::Redis(redis)) => layout.port(redis.port).to_string(),
                 _ => String::new(),
             },
             (Kind::Service, Output::Port) => self.service_port(id).to_string(),
@@ -276,32 +266,25 @@ impl Composer<'_> {
     }
 
     /// Where it runs: its own data folder, or a copy of the system's folder if it runs files of it.
-    pub(super) fn directory(
-        &self,
-        id: &ResourceId,
-        service: &Service,
-        run: &[String],
-        workload: &str,
-    ) -> Result<PathBuf, Error> {
-        self.kept(&format!("directory/{workload}"), || self.find_directory(id, service, run, workload))
+    pub(super) fn directory(&self, declared: Option<&str>, run: &[String], workload: &str) -> Result<PathBuf, Error> {
+        self.kept(&format!("directory/{workload}"), || self.find_directory(declared, run, workload))
     }
 
     pub(super) fn find_directory(
         &self,
-        id: &ResourceId,
-        service: &Service,
+        declared: Option<&str>,
         run: &[String],
         workload: &str,
     ) -> Result<PathBuf, Error> {
-        let relative = service.program.directory.clone().unwrap_or_else(|| ".".into());
-        let from = self.row.folder.join(&relative);
-        let uses_files = service.program.directory.is_some() || run.iter().skip(1).any(|a| from.join(a).is_file());
+        let from = self.row.folder.join(declared.unwrap_or("."));
+        let uses_files = declared.is_some() || run.iter().skip(1).any(|a| from.join(a).is_file());
         if !uses_files {
             return Ok(self.layout.place(workload).join("data"));
         }
         // By what the files say: a changed file is another folder, and so another workload.
         let content = crate::files::folder_digest(&from).map_err(Error::file("read", &from))?;
-        let name = format!("{}.{}.{}.{}", self.system.name, self.system.stamp, id.name, &content[..12]);
+        let resource = crate::network::resource_of(workload).map(|id| id.name).unwrap_or_default();
+        let name = format!("{}.{}.{resource}.{}", self.system.name, self.system.stamp, &content[..12]);
         let to = self.home.apps().join(name);
         if !to.exists() {
             let part = to.with_extension("part");

@@ -42,6 +42,9 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             None => layout.port(port),
         }),
         Some(Resource::Postgres(postgres)) => Some(layout.port(postgres.port)),
+        Some(Resource::Redis(redis)) => Some(layout.port(redis.port)),
+        Some(Resource::External(external)) => Some(crate::compose::external_port(layout, external)),
+        Some(Resource::Graph(graph)) => Some(layout.port(graph.port)),
         _ => Some(layout.https_port(id.kind)),
     };
     let first = |kind: Kind| system.resources.keys().find(|id| id.kind == kind);
@@ -59,6 +62,15 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             // Its identity endpoint signs in with the directory.
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
+        if let Resource::Identity(outside) = resource {
+            targets.extend(outside.secrets().map(|secret| (secret.vault.clone(), "reference")));
+        }
+        if let Resource::Job(job) = resource {
+            let named = job.env.values().flat_map(model::value::Value::resources);
+            targets.extend(named.filter(|id| id.kind == Kind::Edge).map(|edge| (edge.clone(), "reference")));
+            targets.extend(rights(system, id).into_iter().map(|to| (to, "access")));
+            targets.extend(identity.map(|to| (to.clone(), "identity")));
+        }
         if matches!(id.kind, Kind::Vault | Kind::Registry | Kind::Blob) {
             targets.extend(identity.map(|to| (to.clone(), "identity")));
         }
@@ -71,12 +83,17 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
         if id.kind == Kind::Postgres && sources.len() > 1 {
             targets.push((id.clone(), "replication"));
         }
+        if id.kind == Kind::Job {
+            // Its runs; between them nothing lives there.
+            sources.push(id.to_string());
+        }
         if matches!(resource, Resource::Service(service) if service.migrate.is_some()) {
             sources.push(format!("{id}.migrate"));
         }
         for (target, why) in targets.into_iter().filter(|(target, _)| provided(target)) {
             let Some(port) = port(&target) else { continue };
-            for to in copies(&target) {
+            // Nobody calls what only watches.
+            for to in copies(&target).into_iter().filter(|to| !plan::watches(to)) {
                 for from in sources.iter().filter(|from| **from != to) {
                     let migrates = from.ends_with(".migrate") && target.kind == Kind::Postgres;
                     let why = if migrates { MIGRATION } else { why };
@@ -87,7 +104,22 @@ pub fn flows_of(system: &System, layout: &Layout) -> Result<BTreeSet<Declaration
             }
         }
     }
+    members_of_graphs(system, layout, &mut flows);
     Ok(flows)
+}
+
+/// Members of a graph store vote and follow one another, and their monitor asks them: at a port of their own.
+fn members_of_graphs(system: &System, layout: &Layout, flows: &mut BTreeSet<Declaration>) {
+    for (id, resource) in system.resources.iter().filter(|(id, _)| id.kind == Kind::Graph) {
+        let all = plan::workloads(id, resource);
+        for from in &all {
+            let why = if plan::watches(from) { "monitor" } else { "replication" };
+            for to in all.iter().filter(|to| *to != from && !plan::watches(to)) {
+                let port = layout.https_port(Kind::Graph);
+                flows.insert(Declaration { from: from.clone(), to: to.clone(), port, why });
+            }
+        }
+    }
 }
 
 /// Resources that have given a service, or its migration, a right.
@@ -98,6 +130,8 @@ fn rights(system: &System, service: &ResourceId) -> Vec<ResourceId> {
         Resource::Blob(blob) => blob.access.iter().any(|a| named(&a.to)),
         Resource::Registry(registry) => registry.access.iter().any(|a| named(&a.to)),
         Resource::Postgres(postgres) => postgres.access.iter().any(|a| named(&a.to)),
+        Resource::Redis(redis) => redis.access.iter().any(named),
+        Resource::Graph(graph) => graph.access.iter().any(|a| named(&a.to)),
         _ => false,
     };
     system.resources.iter().filter(|(_, r)| given(r)).map(|(id, _)| id.clone()).collect()

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     Error,
+    border::{self, Crossing},
     journal::{Journal, StampRow},
     layout::Layout,
     stamp::Ground,
@@ -18,14 +19,22 @@ use crate::{
 
 /// A link that loses so many of a hundred packets is cut.
 const CUT: u32 = 100;
+/// Links that the manifest declares are called so, such as `links.users`.
+const DECLARED: &str = "links.";
 /// The fact under which the journal keeps the links that are spoilt.
 const LINKS: &str = "network-links";
 
 impl Closed {
     /// Makes links as they are written down to be.
-    fn spoil(&self, layout: &Layout, links: &[LinkState]) -> Result<(), Error> {
+    fn spoil(&self, layout: &Layout, links: &[LinkState], crossings: &[Crossing]) -> Result<(), Error> {
         let (mut cut, mut lossy) = (Vec::new(), Vec::new());
         for link in links {
+            for (one, other) in over_border(crossings, &link.one) {
+                match link.loses {
+                    CUT.. => cut.push((one, other)),
+                    part => lossy.push((one, other, part)),
+                }
+            }
             for one in self.ends(layout, &link.one) {
                 for other in self.ends(layout, &link.other) {
                     if link.loses >= CUT {
@@ -47,6 +56,12 @@ impl Closed {
     }
 }
 
+/// The pairs of addresses between which calls of a declared link (`links.users`) pass the border.
+fn over_border(crossings: &[Crossing], name: &str) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+    let Some(name) = name.strip_prefix(DECLARED) else { return Vec::new() };
+    crossings.iter().filter(|c| c.link == name).map(|c| (c.flow.from, c.flow.to)).collect()
+}
+
 fn links(journal: &Journal, row: &StampRow) -> Result<Vec<LinkState>, Error> {
     let fact = journal.fact(&row.system, &row.stamp, LINKS)?;
     Ok(fact.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
@@ -60,14 +75,29 @@ pub fn forget_links(journal: &Journal, row: &StampRow) -> Result<(), Error> {
 /// Links that were spoilt stay so, whoever makes the network anew.
 pub fn spoil_again(ground: &Ground, row: &StampRow, layout: &Layout) -> Result<(), Error> {
     let (Some(closed), links) = (&layout.closed, links(&ground.journal, row)?) else { return Ok(()) };
-    if links.is_empty() { Ok(()) } else { closed.spoil(layout, &links) }
+    if links.is_empty() {
+        return Ok(());
+    }
+    let system = crate::reconcile::system_of(ground, row)?;
+    closed.spoil(layout, &links, &border::crossings(ground, row, &system, layout)?)
 }
 
 /// Spoils a link or heals it: written down first.
 pub fn link(ground: &Ground, row: &StampRow, ask: &LinkRequest) -> Result<NetworkStatus, Error> {
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
     let closed = layout.closed.as_ref().ok_or_else(|| open(ground, row))?;
-    for name in [&ask.one, &ask.other] {
+    let manifest = crate::reconcile::system_of(ground, row)?;
+    let declared = ask.one.strip_prefix(DECLARED);
+    if let Some(name) = declared
+        && (!ask.other.is_empty() || !manifest.calls.iter().any(|call| call.link == name))
+    {
+        let known: Vec<String> = manifest.calls.iter().map(|call| format!("{DECLARED}{}", call.link)).collect();
+        return Err(Error::Asked {
+            what: format!("`{}` is no call that begins or ends in {}/{}", ask.one, row.system, row.stamp),
+            hint: Some(format!("a declared link has no second name; one of: {}", known.join(", "))),
+        });
+    }
+    for name in [&ask.one, &ask.other].into_iter().filter(|_| declared.is_none()) {
         if closed.ends(&layout, name).is_empty() {
             let known: Vec<&str> = closed.addresses.workloads.keys().map(String::as_str).collect();
             return Err(Error::Asked {
@@ -94,9 +124,20 @@ pub fn link(ground: &Ground, row: &StampRow, ask: &LinkRequest) -> Result<Networ
     ground.journal.step(system, stamp, &step, "begun", ground.clock.now_ms(), "")?;
     let text = serde_json::to_string(&all).map_err(|e| Error::Fault(e.to_string()))?;
     ground.journal.set_fact(system, stamp, LINKS, &text)?;
-    closed.spoil(&layout, &all)?;
+    closed.spoil(&layout, &all, &border::crossings(ground, row, &manifest, &layout)?)?;
     ground.journal.step(system, stamp, &step, "done", ground.clock.now_ms(), "")?;
     status(ground, row)
+}
+
+/// What is done on purpose to a declared link, and the mend.
+pub fn spoilt(ground: &Ground, row: &StampRow, name: &str) -> Result<Option<String>, Error> {
+    let name = format!("{DECLARED}{name}");
+    let link = links(&ground.journal, row)?.into_iter().find(|link| link.one == name);
+    let mend = format!("`stamp network {} --stamp {} heal {name}`", row.system, row.stamp);
+    Ok(link.map(|link| match link.loses {
+        CUT.. => format!("its link {name} is cut; {mend}"),
+        part => format!("its link {name} loses {part} % of its packets; {mend}"),
+    }))
 }
 
 /// What of the network stands in a workload's way, and the mend: links that are spoilt, and, of one that is not ready, what
@@ -163,8 +204,10 @@ pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
     let mut names: BTreeMap<Ipv4Addr, &str> = BTreeMap::new();
     for (workload, (_, ip)) in &closed.addresses.workloads {
         names.insert(*ip, workload);
-        names.extend(layout.public(workload).map(|public| (public, workload.as_str())));
+        // Beyond the border it is known by its address in the stamp's block.
+        names.extend(layout.outer(workload).map(|outer| (outer, workload.as_str())));
     }
+    let crossings = border::crossings(ground, row, &system, &layout)?;
     let name = |ip: Ipv4Addr| names.get(&ip).map_or_else(|| ip.to_string(), |name| (*name).to_owned());
     let state = ground.stamp(&row.system, &row.stamp);
     let migrating = state.migrating.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -175,6 +218,11 @@ pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
         let count = traffic.passed.iter().find(|(f, _)| *f == flow).map_or(0, |(_, count)| *count);
         let Declaration { from, to, port, why } = declared;
         flows.push(NetworkFlow { from, to, port, why: why.into(), count, closed });
+    }
+    for crossing in &crossings {
+        let count = traffic.passed.iter().find(|(f, _)| *f == crossing.flow).map_or(0, |(_, count)| *count);
+        let (from, to, port) = (crossing.from.clone(), crossing.to.clone(), crossing.flow.port);
+        flows.push(NetworkFlow { from, to, port, why: format!("links.{}", crossing.link), count, closed: false });
     }
     let refused = traffic.refused.into_iter().map(|(f, count)| NetworkFlow {
         from: name(f.from),
@@ -188,7 +236,11 @@ pub fn status(ground: &Ground, row: &StampRow) -> Result<NetworkStatus, Error> {
     refused.sort_by(|a, b| (&a.from, &a.to, a.port).cmp(&(&b.from, &b.to, b.port)));
     let mut links = links(&ground.journal, row)?;
     for link in &mut links {
-        let (ones, others) = (closed.ends(&layout, &link.one), closed.ends(&layout, &link.other));
+        let (mut ones, mut others) = (closed.ends(&layout, &link.one), closed.ends(&layout, &link.other));
+        for (one, other) in over_border(&crossings, &link.one) {
+            ones.push(one);
+            others.push(other);
+        }
         let of = |(from, to): &(Ipv4Addr, Ipv4Addr)| {
             (ones.contains(from) && others.contains(to)) || (ones.contains(to) && others.contains(from))
         };
