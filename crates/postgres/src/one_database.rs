@@ -127,10 +127,14 @@ pub(crate) async fn drop_aside(admin: &Admin, database: &str, kept: bool) -> Res
     check("database", database)?;
     let client = admin.connect("postgres").await.map_err(sql("connect as administrator"))?;
     let names = if kept { kept_of(&client, database).await? } else { vec![beside(database)] };
-    for name in &names {
-        remove(&client, name).await?;
+    let mut removed = Vec::new();
+    for name in names {
+        if crate::roles::exists(&client, &name).await? {
+            remove(&client, &name).await?;
+            removed.push(name);
+        }
     }
-    Ok(Exchange { database: database.into(), kept: names })
+    Ok(Exchange { database: database.into(), kept: removed })
 }
 
 /// What swaps have kept of a database.

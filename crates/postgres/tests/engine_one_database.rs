@@ -81,6 +81,8 @@ async fn one_database_goes_back_while_the_others_go_on() -> anyhow::Result<()> {
     assert_eq!(drop_aside(&bed.control(), "one", true).await?.kept, ["one-old-1"]);
     assert!(drop_aside(&bed.control(), "one", true).await?.kept.is_empty(), "once");
 
+    assert!(drop_aside(&bed.control(), "one", false).await?.kept.is_empty(), "nothing stands beside");
+
     // A file that is none makes nothing.
     std::fs::write(&file, "no dump")?;
     let broken = load_database(&bed.control(), "one", &file).await.expect_err("no dump");

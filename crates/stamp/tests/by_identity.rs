@@ -19,6 +19,8 @@ if [ -z "${TOKEN:-}" ]; then
   answer=$(cat <&3); TOKEN=${answer#*access_token\":\"}; TOKEN=${TOKEN%%\"*}
 fi
 [ "${SQL:-}" = token ] && { echo "$TOKEN"; exit 0; }
+# PostgreSQL's own tools bring their libraries beside them.
+export LD_LIBRARY_PATH="${PSQL%/bin/psql}/lib:${PSQL%/tools/bin/psql}/lib"
 export PGPASSWORD=$TOKEN PGUSER=${AS:-$PGUSER} PGDATABASE=${IN:-$PGDATABASE} PGCONNECT_TIMEOUT=10
 exec "$PSQL" -X -A -t -v ON_ERROR_STOP=1 -c "$SQL"
 "#;
@@ -98,23 +100,29 @@ fn ask(stage: &Stage, service: &str, sql: &str, more: &[(&str, &str)]) -> Result
     if said.code == Some(0) { Ok(said.stdout.trim().to_owned()) } else { Err(said.stderr) }
 }
 
-#[test]
-fn two_backends_open_their_databases_by_identity_and_hold_no_password() {
-    let Some(stage) = Stage::new(STAMP, As::Caller) else { return };
+/// The system up in a stage of its own, its folder, and whether its network is closed; None where that cannot be.
+fn up() -> Option<(Stage, std::path::PathBuf, bool)> {
+    let stage = Stage::new(STAMP, As::Caller)?;
     let engines = stage.home().join("engines");
     let engine = api::engine::choose(&engines, 16, &[15, 17, 18]).unwrap();
     let Some(psql) = api::engine::tool(&engine.bin, "psql") else {
-        return testkit::skip("tools", "no psql beside the engine; `engines/bring postgresql` brings it");
+        testkit::skip("tools", "no psql beside the engine; `engines/bring postgresql` brings it");
+        return None;
     };
     let closed = drivers::network::probe().is_ok();
     let network = if closed { "[network]\nspace = \"10.0.0.0/16\"\n" } else { "" };
-    let folder = stage.scratch().join("duo");
+    let folder = stage.scratch().join(NAME);
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("system.toml"), manifest(&psql.display().to_string(), network)).unwrap();
     std::fs::write(folder.join("migrate.sh"), format!("{MIGRATION}{ASK}")).unwrap();
-
     // It is up once the migrations that come after the deployment have run: what follows stands on their tables.
     stage.stamp(&["up", folder.to_str().unwrap()]).ok();
+    Some((stage, folder, closed))
+}
+
+#[test]
+fn two_backends_open_their_databases_by_identity_and_hold_no_password() {
+    let Some((stage, folder, closed)) = up() else { return };
     assert_eq!(ask(&stage, "cloud", "SELECT session_user", &[]).unwrap(), "cloud");
     assert_eq!(ask(&stage, "manage", "SELECT session_user", &[]).unwrap(), "manage");
     // The tables that the migrations made, with a right that ends at their schema.
@@ -175,4 +183,50 @@ fn two_backends_open_their_databases_by_identity_and_hold_no_password() {
     stage.stamp(&["up", folder.to_str().unwrap()]).ok();
     assert_eq!(ask(&stage, "cloud", "SELECT 1", &[]).unwrap(), "1");
     stage.stamp(&["destroy", NAME, "--yes"]).ok();
+}
+
+#[test]
+fn one_database_goes_back_beside_the_one_there_is_and_takes_its_place() {
+    let Some((stage, _, _)) = up() else { return };
+    let database = "db-duo-cloud-dev";
+    let count = |name: &str| ask(&stage, "cloud", "SET app.tenant = 'a'; SELECT count(*) FROM things", &[("IN", name)]);
+    ask(&stage, "cloud", "SET app.tenant = 'a'; INSERT INTO things VALUES ('a', 'x'), ('a', 'y')", &[]).unwrap();
+    ask(&stage, "manage", "SET app.tenant = 'a'; SELECT count(*) FROM things", &[]).unwrap();
+    stage.stamp(&["backup", NAME]).ok();
+    let backed_up = || {
+        let all = stage.stamp(&["backups", NAME, "--json"]).ok().json();
+        let there = all[0]["bases"].as_array().is_some_and(|b| !b.is_empty()) && all[0]["running"].is_null();
+        if there { Ok(()) } else { Err(all.to_string()) }
+    };
+    testkit::wait_until("the base backup is there", std::time::Duration::from_secs(60), backed_up);
+    stage.stamp(&["backup", NAME, "--point", "before"]).ok();
+    ask(&stage, "cloud", "SET app.tenant = 'a'; DELETE FROM things", &[]).unwrap();
+
+    let wrong = stage.stamp(&["restore", NAME, "--database", "none", "--latest"]);
+    assert!(wrong.code != Some(0) && wrong.stderr.contains(database), "{wrong:?}");
+    let restore = |how: &[&str]| {
+        let mut arguments = vec!["restore", NAME, "--database", database, "--json"];
+        arguments.extend(how);
+        stage.stamp(&arguments)
+    };
+    let restored = restore(&["--to-point", "before"]).ok().json();
+    assert_eq!(
+        (restored["state"].as_str(), restored["name"].as_str()),
+        (Some("database-beside"), Some("db-duo-cloud-dev-restored"))
+    );
+    assert!(count(database).unwrap().ends_with('0'), "the origin is as it was");
+    assert!(count("db-duo-cloud-dev-restored").unwrap().ends_with('2'));
+    let refused = ask(&stage, "manage", "SELECT 1", &[("IN", "db-duo-cloud-dev-restored")]).unwrap_err();
+    assert!(refused.contains("permission denied for database"), "{refused}");
+
+    let swapped = restore(&["--swap", "--yes"]).ok().json();
+    assert_eq!(swapped["state"], "database-swapped");
+    assert!(swapped["notes"][0].as_str().unwrap().starts_with("db-duo-cloud-dev-old-"), "{swapped}");
+    assert!(count(database).unwrap().ends_with('2'));
+    let again = restore(&["--swap", "--yes"]);
+    assert!(again.code != Some(0) && again.stderr.contains("there is no restored database"), "{again:?}");
+    assert_eq!(restore(&["--forget-replaced", "--yes"]).ok().json()["state"], "database-forgotten");
+    // Nothing stands beside, and nothing is left in the folders by which it went over.
+    let status = stage.ready(NAME, "dev");
+    assert!(!status.resources.iter().any(|r| r.name.contains("one-database")), "{:?}", status.resources);
 }

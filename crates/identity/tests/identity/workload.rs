@@ -42,6 +42,31 @@ async fn a_workload_gets_exactly_what_app_service_answers() {
 }
 
 #[tokio::test]
+async fn a_token_for_a_database_is_short_lives_short_and_says_whose_it_is() {
+    use api::database_token::{AUDIENCE, LENGTH, LIFE_SECONDS, Refused, Signer, Verifier};
+    let world = World::start().await;
+    let key = world.workload_key("service.web");
+    // Azure's own clients ask with and without the slash.
+    for resource in [AUDIENCE.to_owned(), format!("{AUDIENCE}/")] {
+        let answer = world.workload_token("service.web", &key, &resource).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let read: api::identity::WorkloadToken = serde_json::from_str(&answer.body).unwrap();
+        let token = read.access_token.expose();
+        assert_eq!(token.len(), LENGTH);
+        // What a keeper is handed is all it needs.
+        let verifier = Verifier::new(&Signer::new(&world.place.root).public_key(), TENANT).unwrap();
+        let now = world.place.clock.now_s();
+        assert_eq!(verifier.verify(token, "service.web", now), Ok(()));
+        assert_eq!(verifier.verify(token, "service.api", now), Err(Refused::Another));
+        let until: i64 = read.expires_on.parse().unwrap();
+        assert!((now..=now + LIFE_SECONDS).contains(&until), "{until}");
+        assert_eq!(verifier.verify(token, "service.web", until), Err(Refused::Expired));
+        assert!(world.verify(token, AUDIENCE).await.is_err(), "it is a token for nothing else");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn the_key_of_another_workload_and_no_key_are_refused() {
     let world = World::start().await;
     let api_key = world.workload_key("service.api");
