@@ -38,10 +38,10 @@ pub mod secret {
     pub const BACKUP_KEY: &str = "backup-key";
     /// The registry's root key; the admin user's password and the key of its tokens derive from it.
     pub const REGISTRY_ROOT: &str = "registry-root";
-    /// The blob role's root key; the account's key and those of delegated signatures derive from it.
-    pub const BLOB_ROOT: &str = "blob-root";
     /// A graph store's root key; the passwords of its users derive from it.
     pub const GRAPH_ROOT: &str = "graph-root";
+    /// The blob role's root key; the account's key and those of delegated signatures derive from it.
+    pub const BLOB_ROOT: &str = "blob-root";
     /// The database administrator's password, for the keeper of a PostgreSQL.
     pub const POSTGRES_ADMIN: &str = "postgres-admin";
     /// The password with which the members of one database follow each other.

@@ -188,6 +188,44 @@ fn a_workload_sees_names_of_its_own_and_the_machine_does_not() {
 }
 
 #[test]
+fn a_share_is_seen_at_its_path_and_written_only_where_it_is_declared() {
+    let machine = Machine::probe();
+    let (Ok(()), Mounts::Root) = (&machine.users, &machine.mounts) else {
+        println!("SKIP mounts: {:?}, {:?}", machine.users, machine.mounts);
+        return;
+    };
+    let driver = Process::new(machine);
+    let (dir, mark) = (scratch(), mark("shares"));
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let share = |name: &str, write: bool| {
+        let folder = dir.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::chown(&folder, Some(45_460), Some(45_461)).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o2770)).unwrap();
+        drivers::share::Share { folder, at: empty.join("deep").join(name), write, group: Some(45_461) }
+    };
+    let shares = vec![share("taken", true), share("given", false)];
+    std::fs::write(dir.path().join("given/word"), "given").unwrap();
+    // By its path and where it lies.
+    let script = "cd empty/deep; echo taken >taken/word; cat given/word >taken/read; \
+        for at in given ../../given; do echo x >$at/word && echo written; done >taken/wrong; echo over >taken/over; sleep 1011";
+    let mut wanted = placement(&mark, script, dir.path());
+    wanted.user = Some(45_454);
+    wanted.shares = shares;
+    assert_eq!(driver.place(wanted).unwrap().missing, Vec::<String>::new());
+    until("it has come to its end", || dir.path().join("taken/over").exists());
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!((read("taken/word").as_str(), read("taken/read").as_str()), ("taken\n", "given"));
+    assert_eq!((read("taken/wrong").as_str(), read("given/word").as_str()), ("", "given"));
+    let made = std::fs::metadata(dir.path().join("taken/word")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::gid(&made), 45_461, "it is the group's");
+    assert_eq!(made.permissions().mode() & 0o777, 0o664, "whose members may change it");
+    assert_eq!(std::fs::read_dir(&empty).unwrap().count(), 0, "the machine sees nothing of it");
+    driver.kill(&mark, Some(45_454)).unwrap();
+}
+
+#[test]
 fn a_workload_cannot_have_more_processes_than_declared() {
     let machine = Machine::probe();
     if !machine.cgroups.limits() {

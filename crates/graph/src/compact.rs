@@ -128,7 +128,11 @@ impl Names {
     /// Nodes, relationships without their ends, and how they follow one another; a step against the arrow has a minus.
     fn path(&self, value: &Value) -> Result<Pack, Unknown> {
         let [nodes, edges] = value.list() else { return Ok(Pack::Null) };
-        let cells = |v: &Value| v.list().iter().map(|c| self.cell(c)).collect::<Result<Vec<_>, _>>();
+        // Both are cells themselves, of arrays.
+        let cells = |v: &Value| match self.cell(v)? {
+            Pack::List(all) => Ok(all),
+            _ => Ok(Vec::new()),
+        };
         let (nodes, edges) = (cells(nodes)?, cells(edges)?);
         let (mut steps, mut unbound) = (Vec::new(), Vec::new());
         for (n, edge) in edges.into_iter().enumerate() {
@@ -170,4 +174,46 @@ fn changes(statistics: &[Value]) -> Vec<(String, i64)> {
         }
     }
     all
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use super::*;
+
+    fn int(n: i64) -> Value {
+        Value::Int(n)
+    }
+
+    fn list(all: Vec<Value>) -> Value {
+        Value::List(all)
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_path_is_read_as_the_engine_writes_it_and_an_unknown_name_is_told() {
+        let names = Names { labels: vec!["X".into(), "Y".into()], types: vec!["R".into()], keys: vec!["n".into()] };
+        let property = list(vec![int(0), int(3), int(5)]);
+        let node =
+            |id, label| list(vec![int(8), list(vec![int(id), list(vec![int(label)]), list(vec![property.clone()])])]);
+        let edge = list(vec![int(7), list(vec![int(9), int(0), int(1), int(0), list(vec![])])]);
+        let nodes = list(vec![int(6), list(vec![node(0, 0), node(1, 1)])]);
+        let path = list(vec![int(9), list(vec![nodes, list(vec![int(6), list(vec![edge])])])]);
+        let head = list(vec![list(vec![int(1), text("p")])]);
+        let answer = list(vec![
+            head,
+            list(vec![list(vec![path])]),
+            list(vec![text("Nodes created: 2"), text("Cached execution: 0")]),
+        ]);
+        let table = names.table(&answer).unwrap();
+        assert_eq!((table.columns, table.changes), (vec!["p".to_owned()], vec![("nodes-created".to_owned(), 2)]));
+        let Pack::Struct(b'P', parts) = &table.rows[0][0] else { panic!("{:?}", table.rows) };
+        assert_eq!(parts[2], Pack::List(vec![Pack::Int(1), Pack::Int(1)]));
+        let Pack::List(nodes) = &parts[0] else { panic!("{parts:?}") };
+        assert_eq!(nodes.len(), 2);
+        assert!(Names::default().table(&answer).is_err());
+    }
 }

@@ -38,7 +38,7 @@ impl Engine {
         private(&self.data.join("users.acl"), &access(users, graph, root, keeper))?;
         let settings = format!(
             "port 0\nunixsocket {}\nunixsocketperm 700\ndir {}\naclfile {}\nloadmodule {} THREAD_COUNT 2 OMP_THREAD_COUNT 1 EFFECTS_THRESHOLD 0\n\
-             appendonly yes\nappendfsync always\nsave \"\"\nrepl-diskless-sync-delay 0\nrepl-timeout 15\nrepl-ping-replica-period 2\n\
+             appendonly yes\nappendfsync always\nsave \"\"\nrepl-diskless-sync-delay 0\nrepl-rdb-channel no\nrepl-timeout 15\nrepl-ping-replica-period 2\n\
              masteruser {FOLLOWER}\nmaxclients 512\nproc-title-template \"{{title}} {{listen-addr}}\"\nlogfile \"\"\n\
              enable-debug-command no\nenable-module-command no\ncrash-memcheck-enabled no\n",
             self.socket.display(),

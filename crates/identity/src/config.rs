@@ -122,7 +122,7 @@ impl Settings {
                     && url.fragment().is_none()
                     && url.username().is_empty()
             });
-            if !word(&issuer.name) || !good {
+            if !word(&issuer.name) || issuer.name.contains('.') || !good {
                 return wrong(format!("outside issuer `{}` ({}) is not https://", issuer.name, issuer.issuer));
             }
             outside(&issuer.name, &issuer.domains, &issuer.groups, &all_groups, &mut domains)?;

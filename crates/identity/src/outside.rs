@@ -152,19 +152,19 @@ pub async fn lead(app: &App, name: &str, query: &str, hint: &str) -> Result<Resp
     };
     let state = Secret::random();
     let callback = format!("{}/outside/{name}/callback", settings.issuer);
-    let to = url::Url::parse_with_params(
-        &there.authorization_endpoint,
-        [
-            ("client_id", issuer.client_id.as_str()),
-            ("redirect_uri", &callback),
-            ("response_type", "code"),
-            ("scope", "openid email profile groups"),
-            ("state", state.expose()),
-            ("nonce", bound(app, "nonce", name, state.expose()).expose()),
-            ("code_challenge", &tokens::challenge(bound(app, "verifier", name, state.expose()).expose())),
-            ("code_challenge_method", "S256"),
-        ],
-    );
+    let nonce = bound(app, "nonce", name, state.expose());
+    let challenge = tokens::challenge(bound(app, "verifier", name, state.expose()).expose());
+    let fields: [(&str, &str); 8] = [
+        ("client_id", &issuer.client_id),
+        ("redirect_uri", &callback),
+        ("response_type", "code"),
+        ("scope", "openid email profile groups"),
+        ("state", state.expose()),
+        ("nonce", nonce.expose()),
+        ("code_challenge", &challenge),
+        ("code_challenge_method", "S256"),
+    ];
+    let to = url::Url::parse_with_params(&there.authorization_endpoint, fields);
     let Some(mut to) = to.ok().filter(|url| url.scheme() == "https") else {
         return down(app, issuer, &Refused::Down("its authorization_endpoint is not https://".into()));
     };
@@ -249,30 +249,34 @@ async fn vouched(app: &App, issuer: &OutsideIssuer, visit: &Visit, state: &str) 
         Some(place) => Some(secret(app, place).await?),
         None => None,
     };
-    let mut form = url::form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "authorization_code")
-        .append_pair("code", code)
-        .append_pair("redirect_uri", &callback)
-        .append_pair("code_verifier", verifier.expose());
-    let (mut client, path) = app.ways.client(&there.token_endpoint)?;
+    let (client, path) = app.ways.client(&there.token_endpoint)?;
+    let mut fields = vec![
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", callback.as_str()),
+        ("code_verifier", verifier.expose()),
+    ];
     // Unless the issuer says otherwise it takes `Basic` (OpenID Connect Discovery, section 3).
     let methods = &there.token_endpoint_auth_methods_supported;
     let basic = methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic");
-    match &secret {
+    let client = match &secret {
         Some(secret) if basic => {
             let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             let pair = format!("{}:{}", encode(&issuer.client_id), encode(secret.expose()));
             let pair = base64::engine::general_purpose::STANDARD.encode(pair);
-            client = client.header(http::header::AUTHORIZATION, &format!("Basic {pair}"));
+            client.header(http::header::AUTHORIZATION, &format!("Basic {pair}"))
         }
         Some(secret) => {
-            form.append_pair("client_id", &issuer.client_id).append_pair("client_secret", secret.expose());
+            fields.extend([("client_id", issuer.client_id.as_str()), ("client_secret", secret.expose())]);
+            client
         }
         None => {
-            form.append_pair("client_id", &issuer.client_id);
+            fields.push(("client_id", issuer.client_id.as_str()));
+            client
         }
-    }
-    let body = Some(("application/x-www-form-urlencoded", form.finish().into()));
+    };
+    let form: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let body = Some(("application/x-www-form-urlencoded", form.into()));
     let answer = client.send("POST", &path, body).await.map_err(|e| Refused::Down(e.to_string()))?;
     if !answer.status.is_success() {
         let what = format!("the code was not taken ({})", answer.status.as_u16());
@@ -355,6 +359,8 @@ pub async fn admit(
     let settled = app.store.run(move |db| outsiders::settle(db, &asked, &mapped, now)).await?;
     match settled {
         Settled::Person(person) => {
+            app.accounts.succeeded(&people::email_key(&person.email));
+            app.addresses.forgive(&visit.address);
             let detail = [("issuer", outsider.issuer.as_str().into()), ("subject", outsider.subject.as_str().into())];
             app.record(&person.id, "session.vouched", &format!("people/{}", person.id), Outcome::Ok, &detail).await?;
             sign_in::go_on(app, visit, &person, query).await

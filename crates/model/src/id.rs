@@ -96,12 +96,12 @@ impl Kind {
                 | Self::Telemetry
                 | Self::Audit
                 | Self::Registry
-                | Self::Blob
                 | Self::External
                 | Self::Redis
                 | Self::Job
                 | Self::Graph
                 | Self::Share
+                | Self::Blob
         )
     }
 }

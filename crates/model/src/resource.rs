@@ -19,8 +19,8 @@ pub use data::{
 };
 pub use edge::{Cache, Edge, EdgeLimits, Origin, Probe, Rate, RatePer, Route, TlsMin};
 pub use trust::{
-    Audit, BuildTag, Client, ConnectionFormat, Identity, OnPush, Registry, RegistryAccess, RegistryRole, SecretOrigin,
-    Telemetry, Vault, VaultAccess, VaultRole,
+    Audit, BuildTag, Client, ConnectionFormat, Directory, Identity, OnPush, OutsideIssuer, Registry, RegistryAccess,
+    RegistryRole, SecretOrigin, Telemetry, Vault, VaultAccess, VaultRole,
 };
 
 use crate::{

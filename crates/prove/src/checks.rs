@@ -9,6 +9,7 @@ mod doors;
 mod edge;
 mod encrypted;
 mod front;
+mod graph;
 mod identity;
 pub(crate) mod members;
 mod network;
@@ -163,6 +164,9 @@ catalogue! {
     acts "full_disk" storage::full: "A small disk that does not grow is written full: refused, diagnosed, nothing lost; with growth turned on writes go on.";
     acts "iops" storage::iops: "Random reads on the database's disk, past every page cache, counted.";
     acts "slow_query_mended" storage::slow_query_mended: "A query without an index is reported as slow; with the index it takes a tenth at most.";
+    looks "graph_cluster" graph::cluster: "Members of the graph at addresses and in zones of their own, one leads, all others follow, and the monitor calls that healthy.";
+    acts "graph_member_lost" graph::member_lost: "The graph's leader is killed with all its processes: reads go on, another leads, a write is taken, nothing acknowledged is lost.";
+    acts "graph_monitor_names" graph::monitor_names: "A member is paused: the monitor names it and calls the cluster degraded, and healthy again afterwards.";
     compares "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";
     acts "logs_kept" telemetry::kept: "The clock moved: a line is found the day before its end and gone the day after.";
 }

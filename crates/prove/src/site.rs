@@ -110,7 +110,12 @@ impl Site {
         let resource = self.status.resources.iter().find(|r| r.name == workload);
         let resource = resource.ok_or_else(|| Miss::Failed(format!("{workload} does not run")))?;
         let first = resource.address.split([',', ' ']).next().unwrap_or_default();
-        first.parse().map_err(|_| Miss::Failed(format!("{workload} has the address `{}`", resource.address)))
+        // Who takes no connections, such as a job, has no port.
+        let bare = || first.parse().map(|ip: std::net::IpAddr| SocketAddr::new(ip, 0));
+        first
+            .parse()
+            .or_else(|_| bare())
+            .map_err(|_| Miss::Failed(format!("{workload} has the address `{}`", resource.address)))
     }
 
     /// What sets a workload's place apart from all others of this machine: its address, and the number of its network.

@@ -6,6 +6,7 @@
 //! - [`Settings`]: environment variables by name; an error names the variable and never shows its value.
 //! - [`database`]: a pool that survives database restarts, TLS always verified, signed in to by password or by identity, each
 //!   statement a dependency span.
+//! - [`graph`]: Cypher over Bolt, to a store of several members of which some may be lost.
 //! - [`migrations`]: ordered SQL files, applied once, guarded by a lock and by checksums.
 //! - [`oidc`]: sign-in as a relying party (code flow, PKCE, ID tokens checked by the issuer's keys).
 //! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.
@@ -19,6 +20,7 @@
 
 pub mod blob;
 pub mod database;
+pub mod graph;
 pub mod https;
 pub mod identity;
 pub mod links;

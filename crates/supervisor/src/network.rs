@@ -68,7 +68,12 @@ impl Closed {
             return Ok(());
         }
         let before = layout.closed.as_ref().map(|closed| &closed.addresses);
-        let hosts: BTreeMap<String, u8> = layout.workloads().map(|w| (w.workload.clone(), w.host)).collect();
+        let hosts: BTreeMap<String, u8> = layout
+            .workloads()
+            // A share is a folder: nothing of it is in the network.
+            .filter(|w| !w.workload.starts_with("share."))
+            .map(|w| (w.workload.clone(), w.host))
+            .collect();
         let addresses = addresses(system, &hosts, before)?;
         if before != Some(&addresses) {
             let text = serde_json::to_string(&addresses).map_err(|e| Error::Fault(e.to_string()))?;

@@ -186,8 +186,8 @@ impl Maker<'_> {
             | SecretOrigin::Output { .. }
             | SecretOrigin::Telemetry { .. }
             | SecretOrigin::RegistryPassword { .. }
-            | SecretOrigin::BlobKey { .. }
             | SecretOrigin::Redis { .. }
+            | SecretOrigin::BlobKey { .. }
                 if anew =>
             {
                 return Err(Error::Asked {
@@ -346,6 +346,14 @@ fn place(layout: &Layout, system: &System, origin: &SecretOrigin) -> Result<Opti
     })
 }
 
+/// `HOST:PORT` of a Redis server.
+fn redis_place(layout: &Layout, system: &System, redis: &ResourceId) -> Result<String, Error> {
+    let Some(Resource::Redis(declared)) = system.resources.get(redis) else {
+        return Err(Error::NotBuilt(format!("a connection to {redis} of another stamp")));
+    };
+    Ok(format!("{}:{}", layout.reach(redis)?, layout.port(declared.port)))
+}
+
 /// What a resource gives out that a vault keeps: where it is, or which tenant its directory is.
 fn given_out(layout: &Layout, system: &System, id: &ResourceId, output: model::value::Output) -> Result<String, Error> {
     if output == model::value::Output::Tenant {
@@ -360,14 +368,6 @@ fn given_out(layout: &Layout, system: &System, id: &ResourceId, output: model::v
         Some(Resource::Edge(_)) => layout.url(id),
         _ => Ok(layout.named_url(id)),
     }
-}
-
-/// `HOST:PORT` of a Redis server.
-fn redis_place(layout: &Layout, system: &System, redis: &ResourceId) -> Result<String, Error> {
-    let Some(Resource::Redis(declared)) = system.resources.get(redis) else {
-        return Err(Error::NotBuilt(format!("a connection to {redis} of another stamp")));
-    };
-    Ok(format!("{}:{}", layout.reach(redis)?, layout.port(declared.port)))
 }
 
 fn database_port(layout: &Layout, system: &System, postgres: &ResourceId) -> u16 {

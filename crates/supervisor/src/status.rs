@@ -91,7 +91,7 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         let address = match (&one.ready, one.listeners.first()) {
             (_, Some((_, at))) => at.to_string(),
             (Ready::Http { at, .. } | Ready::Port(at), None) => at.to_string(),
-            _ => database_port(one).map_or_else(|| ip.to_string(), |port| format!("{ip}:{port}")),
+            _ => own_port(&system, &layout, one).map_or_else(|| ip.to_string(), |port| format!("{ip}:{port}")),
         };
         resources.push(ResourceStatus {
             address,
@@ -257,6 +257,15 @@ fn in_words(health: &GraphHealth) -> String {
 }
 
 /// The port of a database: its server opens the listener itself.
+/// The port of who opens the listener itself: a database, Redis.
+fn own_port(system: &model::System, layout: &Layout, one: &crate::compose::Composed) -> Option<u16> {
+    let id: Option<model::ResourceId> = plan::resource_of(&one.workload).parse().ok();
+    match system.resources.get(&id?) {
+        Some(model::Resource::Redis(redis)) => Some(layout.port(redis.port)),
+        _ => database_port(one),
+    }
+}
+
 fn database_port(one: &crate::compose::Composed) -> Option<u16> {
     one.template.as_ref()?;
     let file: api::context::RoleFile<api::postgres::PostgresConfig> =

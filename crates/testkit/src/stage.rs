@@ -171,11 +171,15 @@ impl Stage {
         serde_json::from_str(&output.stdout).map_err(|_| format!("{output:?}"))
     }
 
-    /// Waits until every resource of a stamp is ready.
+    /// Waits until every resource of a stamp is ready; jobs run at their times.
     pub fn ready(&self, system: &str, stamp: &str) -> Status {
         crate::wait_until(&format!("{system}/{stamp} ready"), Duration::from_secs(60), || {
             let status = self.status(system, stamp)?;
-            if status.resources.iter().all(|r| r.state == "ready") { Ok(status) } else { Err(format!("{status:?}")) }
+            if status.resources.iter().all(|r| r.state == "ready" || r.name.starts_with("job.")) {
+                Ok(status)
+            } else {
+                Err(format!("{status:?}"))
+            }
         })
     }
 

@@ -21,7 +21,8 @@ const PUBLIC: &[(&str, &str)] = &[
 ];
 
 fn filled(path: &str) -> String {
-    path.replace("{person}", "7f3c2a90-0000-4000-8000-00000000000a")
+    path.replace("{issuer}", "central")
+        .replace("{person}", "7f3c2a90-0000-4000-8000-00000000000a")
         .replace("{session}", "7f3c2a90-0000-4000-8000-00000000000b")
 }
 

@@ -59,6 +59,13 @@ impl Reader<'_> {
         unbuilt
             .retain(|path| Kind::from_word(path.split('.').next().unwrap_or_default()).is_none_or(Kind::is_provided));
         unbuilt.extend(resources.keys().filter(|id| !id.kind.is_provided()).map(ToString::to_string));
+        // What every account of blobs is, is carried out where it is said as well.
+        let is_local = |path: &String| {
+            let id = path.strip_suffix(".redundancy").and_then(|id| id.parse::<ResourceId>().ok());
+            let blob = id.and_then(|id| resources.get(&id));
+            matches!(blob, Some(Resource::Blob(blob)) if blob.redundancy == crate::resource::Redundancy::Local)
+        };
+        unbuilt.retain(|path| !is_local(path));
         let links = self.links();
         unbuilt.extend(links.iter().filter(|(_, l)| l.what != LinkKind::Call).map(|(name, _)| format!("links.{name}")));
         let tags = self.tags(Some(root));

@@ -56,7 +56,10 @@ impl Composer<'_> {
             composed.listeners.clear();
         } else {
             composed.tls_names.extend(own);
-            composed.listeners.push((BOLT.to_owned(), at(self.layout.ip(workload)?, self.layout.port(graph.port))));
+            // First: it is the address that people are shown.
+            composed
+                .listeners
+                .insert(0, (BOLT.to_owned(), at(self.layout.ip(workload)?, self.layout.port(graph.port))));
             composed.folders.push(socket_dir);
         }
         Ok(composed)

@@ -201,7 +201,7 @@ impl Composer<'_> {
             workloads: workloads.into_iter().collect(),
             session_seconds: identity.session.as_secs(),
             issuers: self.outside_issuers(identity)?,
-            directory: self.directory(identity)?,
+            directory: self.outside_directory(identity)?,
             ..IdentityConfig::default()
         })
     }
@@ -222,7 +222,7 @@ impl Composer<'_> {
         identity.issuers.iter().map(issuer).collect()
     }
 
-    fn directory(&self, identity: &model::resource::Identity) -> Result<Option<Directory>, Error> {
+    fn outside_directory(&self, identity: &model::resource::Identity) -> Result<Option<Directory>, Error> {
         let Some(directory) = &identity.directory else { return Ok(None) };
         Ok(Some(Directory {
             url: directory.url.fill(|id, output| self.output(id, output))?,
