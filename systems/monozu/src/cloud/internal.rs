@@ -14,6 +14,9 @@ use crate::{fault::Fault, webhook::FIRST_TIME};
 #[serde(deny_unknown_fields)]
 struct Changed {
     tenant_id: Uuid,
+    /// Makes each word another one, so that its signature is.
+    #[serde(default, rename = "nonce")]
+    _nonce: Option<Uuid>,
 }
 
 /// Management's answer about a tenant.

@@ -114,7 +114,8 @@ async fn tell(app: &App, id: Uuid) -> Result<bool, Fault> {
     let url = app.inner.cloud.join("/internal/license/refresh").map_err(Fault::internal)?;
     let row = app.connection().await?.first("SELECT changed_at FROM licences WHERE tenant_id = $1", &[&id]).await?;
     let changed: Timestamp = row.ok_or(Fault::NotFound)?.get(0);
-    let body = json!({ "tenant_id": id }).to_string();
+    // Two decisions within a second must not look like one that is sent twice.
+    let body = json!({ "tenant_id": id, "nonce": Uuid::new_v4() }).to_string();
     let mut headers = app.inner.signer.sign(body.as_bytes());
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let answer = app.inner.https.send(Method::POST, &url, headers, body.into()).await.map_err(Fault::unavailable)?;
