@@ -55,7 +55,7 @@ pub async fn copy(request: &Request<'_>) -> Result<Response, Refusal> {
                 headers: own,
                 metadata: if given.is_empty() { found.facts.metadata.clone() } else { given },
                 tier,
-                copy: (!as_put).then(|| Copied { id, source: shown, at_us: change.now_us }),
+                copy: (!as_put).then_some(Copied { id, source: shown, at_us: change.now_us }),
             };
             blobs::replace(change, &container, &name, new, &conditions)
         })

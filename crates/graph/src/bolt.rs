@@ -104,6 +104,9 @@ fn fault(code: &'static str, words: impl Into<String>) -> Fault {
     Fault { code, words: words.into() }
 }
 
+/// An answer's rows still to come, and what it changed.
+type Open = (std::vec::IntoIter<Vec<Pack>>, Vec<(String, i64)>);
+
 struct Session<S> {
     stream: S,
     keeper: Arc<Keeper>,
@@ -111,7 +114,7 @@ struct Session<S> {
     signed_in: Option<(Connection, GraphRight)>,
     names: Names,
     /// Rows that were not fetched yet.
-    open: Option<(std::vec::IntoIter<Vec<Pack>>, Vec<(String, i64)>)>,
+    open: Option<Open>,
     failed: bool,
     /// Inside of an explicit transaction; whether it has written.
     transaction: Option<bool>,

@@ -409,8 +409,8 @@ impl Keeper {
 
     async fn ask_all(&self, request: &Request) -> usize {
         let mut asked = tokio::task::JoinSet::new();
-        for other in self.others().cloned() {
-            let (links, ask) = (self.links.clone(), Ask::Vote(request.clone()));
+        for other in self.others() {
+            let (links, other, ask) = (self.links.clone(), other.clone(), Ask::Vote(request.clone()));
             asked.spawn(async move { links.ask(&other, &ask).await });
         }
         let mut given = 0;

@@ -128,7 +128,7 @@ mod tests {
         #[test]
         fn of_each_term_one_leads_and_has_all_that_was_acknowledged(acts in proptest::collection::vec((0usize..3, 0u8..8, 0u8..4), 1..200)) {
             let mut ballots = vec![Ballot::default(); 3];
-            let mut data = vec![Position::default(); 3];
+            let mut data = [Position::default(); 3];
             let mut following: Vec<Option<(usize, u64)>> = vec![None; 3];
             let mut leads: std::collections::BTreeMap<u64, usize> = std::collections::BTreeMap::new();
             let mut acknowledged = Position::default();

@@ -4,6 +4,7 @@ mod bed;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use api::{Secret, member::Part, postgres::Right};
 use bed::{
     pair::{Group, name},
@@ -118,7 +119,7 @@ async fn parted_far() -> anyhow::Result<(Group, Secret)> {
 }
 
 async fn administrator(group: &Group, index: usize) -> anyhow::Result<tokio_postgres::Client> {
-    let secret = group.members[index].secrets.get(api::context::secret::POSTGRES_ADMIN).unwrap();
+    let secret = group.members[index].secrets.get(api::context::secret::POSTGRES_ADMIN).context("a password")?;
     Ok(group.members[index].connect_locally(secret.expose()).await?)
 }
 

@@ -275,7 +275,7 @@ pub fn trouble(
     }
     for call in out(system, &service) {
         let there = Far::read(&ground.journal, &row.system, &call.to)?;
-        if !there.as_ref().is_some_and(|there| there.called(&call.to).is_some()) {
+        if there.as_ref().is_none_or(|there| there.called(&call.to).is_none()) {
             all.push(format!("its link {} leads to {}, which is not up", call.link, call.to));
             continue;
         }

@@ -154,7 +154,7 @@ pub fn clean_prompt(text: &str) -> Option<String> {
     let words: Vec<&str> = visible.split_whitespace().collect();
     let clean = words.join(" ");
     let length = clean.chars().count();
-    (length >= 3 && length <= PROMPT).then_some(clean)
+    (3..=PROMPT).contains(&length).then_some(clean)
 }
 
 /// Cents as dollars with two decimals.

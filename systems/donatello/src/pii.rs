@@ -113,7 +113,7 @@ fn number(text: &str) -> Option<(&'static str, f64)> {
     if (10..=11).contains(&count) && medicare(&digits) {
         return Some(("AU_MEDICARE", 0.9));
     }
-    if count == 9 && weighed(&digits, &[1, 4, 3, 7, 5, 8, 6, 9, 10]) % 11 == 0 {
+    if count == 9 && weighed(&digits, &[1, 4, 3, 7, 5, 8, 6, 9, 10]).is_multiple_of(11) {
         return Some(("AU_TFN", 0.9));
     }
     None
@@ -126,7 +126,7 @@ fn weighed(digits: &[u32], weights: &[u32]) -> u32 {
 fn luhn(digits: &[u32]) -> bool {
     let doubled = |d: u32| if d * 2 > 9 { d * 2 - 9 } else { d * 2 };
     let sum: u32 = digits.iter().rev().enumerate().map(|(i, d)| if i % 2 == 1 { doubled(*d) } else { *d }).sum();
-    sum % 10 == 0 && digits.iter().any(|d| *d != digits[0])
+    sum.is_multiple_of(10) && digits.iter().any(|d| *d != digits[0])
 }
 
 fn abn(digits: &[u32]) -> bool {
@@ -135,7 +135,7 @@ fn abn(digits: &[u32]) -> bool {
         return false;
     }
     less[0] -= 1;
-    weighed(&less, &[10, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19]) % 89 == 0
+    weighed(&less, &[10, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19]).is_multiple_of(89)
 }
 
 fn medicare(digits: &[u32]) -> bool {

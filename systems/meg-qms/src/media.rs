@@ -25,8 +25,10 @@ const HOUR: u64 = 3600;
 /// What is kept, by what it is for.
 pub const KINDS: [&str; 6] = ["question-photos", "audit-photos", "audit-audio", "qip-photos", "qip-audio", "documents"];
 
+type Begins = fn(&[u8]) -> bool;
+
 /// Sorts of content: extension, type, and how its bytes begin.
-const SORTS: [(&str, &str, fn(&[u8]) -> bool); 9] = [
+const SORTS: [(&str, &str, Begins); 9] = [
     ("jpg", "image/jpeg", |b| b.starts_with(&[0xFF, 0xD8, 0xFF])),
     ("png", "image/png", |b| b.starts_with(b"\x89PNG\r\n\x1a\n")),
     ("webp", "image/webp", |b| b.starts_with(b"RIFF") && b.get(8..12) == Some(b"WEBP")),

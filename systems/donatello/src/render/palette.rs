@@ -58,9 +58,10 @@ impl Palette {
         let hashed = f32::from(digest[9]) / 255.0 * 360.0;
         let main = named.first().copied().unwrap_or(hashed);
         // A second named hue is the light's; else a neighbour or the opposite.
-        let turn = if digest[10] % 3 == 0 { 180.0 } else { 35.0 + f32::from(digest[10] % 40) };
+        let turn = if digest[10].is_multiple_of(3) { 180.0 } else { 35.0 + f32::from(digest[10] % 40) };
         let light = named.get(1).copied().unwrap_or(main + turn);
-        let night = words.iter().any(|w| DARK.contains(&w.as_str())) || (named.is_empty() && digest[11] % 4 == 0);
+        let night =
+            words.iter().any(|w| DARK.contains(&w.as_str())) || (named.is_empty() && digest[11].is_multiple_of(4));
         let s = if vivid { 1.0 } else { 0.58 };
         let drift = 18.0 + f32::from(digest[12] % 24);
         if night {

@@ -1,7 +1,6 @@
 //! Stamps of MEG QMS on a real PostgreSQL and with a real sign-in, and a browser without a screen.
 
 #[path = "../../../../crates/sdk/tests/sdk/support/mod.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
 pub mod support;
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, time::Duration};

@@ -44,7 +44,7 @@ pub enum StoreError {
 /// Where snaps lie: the container `snaps` of an account of blobs, or a folder for local development.
 #[derive(Clone)]
 pub enum Store {
-    Blobs(Container),
+    Blobs(Box<Container>),
     Folder(PathBuf),
 }
 
@@ -58,7 +58,7 @@ impl Store {
         if place.starts_with('/') {
             return Ok(Store::Folder(place.into()));
         }
-        Ok(Store::Blobs(Account::from_settings(settings, trust, "SNAP_STORE")?.container(CONTAINER)))
+        Ok(Store::Blobs(Box::new(Account::from_settings(settings, trust, "SNAP_STORE")?.container(CONTAINER))))
     }
 
     /// A snap to be read piece by piece. `name` is made of a snap's name and version, which have no slash.
