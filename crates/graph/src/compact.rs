@@ -211,7 +211,8 @@ mod tests {
         let table = names.table(&answer).unwrap();
         assert_eq!((table.columns, table.changes), (vec!["p".to_owned()], vec![("nodes-created".to_owned(), 2)]));
         let Pack::Struct(b'P', parts) = &table.rows[0][0] else { panic!("{:?}", table.rows) };
-        assert_eq!(parts[2], Pack::List(vec![Pack::Int(1), Pack::Int(1)]));
+        // Gone against its direction: the relationship leads from the second node to the first.
+        assert_eq!(parts[2], Pack::List(vec![Pack::Int(-1), Pack::Int(1)]));
         let Pack::List(nodes) = &parts[0] else { panic!("{parts:?}") };
         assert_eq!(nodes.len(), 2);
         assert!(Names::default().table(&answer).is_err());

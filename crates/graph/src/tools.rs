@@ -135,7 +135,7 @@ mod tests {
         assert!(!text.contains(keeper.expose()) && !text.contains(api::graph::password(&root, "service.api").expose()));
         let reader = text.lines().find(|l| l.starts_with("user service.export ")).unwrap_or_default();
         assert!(
-            reader.contains("+graph.ro_query") && !reader.contains("graph.query ") && !reader.contains("@all +"),
+            reader.contains("+graph.ro_query") && !reader.contains("graph.query ") && !reader.contains("+@all"),
             "{reader}"
         );
         assert!(text.starts_with("user default off"));

@@ -115,7 +115,7 @@ fn most_keys_are_used_by_the_manifests_the_format_was_made_for() {
         judge(&schema, &json(&text), "", &mut used).unwrap();
     }
     let idle: Vec<_> = all.difference(&used).collect();
-    assert!(idle.len() * 5 < all.len(), "{} of {} keys are used by no manifest: {idle:#?}", idle.len(), all.len());
+    assert!(idle.len() * 10 < all.len() * 3, "{} of {} keys are used by no manifest: {idle:#?}", idle.len(), all.len());
 }
 
 #[test]

@@ -48,7 +48,7 @@ async fn one_database_goes_back_while_the_others_go_on() -> anyhow::Result<()> {
     // Both run as one user here, so that one folder serves both.
     let file = restored.data().join("database.dump");
     dump_database(&restored.control(), "one", &file).await?;
-    assert_eq!(dump_database(&restored.control(), "none", &file).await.expect_err("none").status(), Some(404));
+    assert_eq!(dump_database(&restored.control(), "absent", &file).await.expect_err("absent").status(), Some(404));
     let loaded = load_database(&bed.control(), "one", &file).await?;
     assert_eq!(loaded.database, "one-restored");
 

@@ -147,7 +147,7 @@ impl Operation {
 }
 
 /// A secret's name: 1 to 127 letters, digits and hyphens, as Azure has it, and underscores, which it refuses: documents name
-/// secrets like the variables they fill (docs/decisions/0029-a-tenant-is-shown-not-named.md).
+/// secrets like the variables they fill (docs/decisions/0025-a-tenant-is-shown-not-named.md).
 pub fn name(text: &str) -> Result<String, Refusal> {
     let fits = (1..=NAME_CHARS).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');

@@ -203,14 +203,14 @@ fn refuse(asked: &Asked<'_>, model: &Model) -> Option<(&'static str, String)> {
     if let Some(most) = wish.max_cost_cents.filter(|m| model.cost_cents > *m) {
         return Some(("cost", format!("it costs {} AUD, at most {} was allowed", aud(model.cost_cents), aud(most))));
     }
+    if model.open {
+        return Some(("circuit", "its circuit breaker is open after failures".into()));
+    }
     if let Some(room) = asked.room_cents.filter(|r| model.cost_cents > *r) {
         return Some((
             "budget",
             format!("it costs {} AUD, the budget has {} left", aud(model.cost_cents), aud(room.max(0))),
         ));
-    }
-    if model.open {
-        return Some(("circuit", "its circuit breaker is open after failures".into()));
     }
     None
 }

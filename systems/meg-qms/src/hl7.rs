@@ -80,7 +80,27 @@ impl Message {
 /// Field n of a segment, its escapes undone.
 pub fn field(segment: &[String], n: usize) -> String {
     let raw = segment.get(n).map_or("", String::as_str);
-    raw.replace("\\F\\", "|").replace("\\S\\", "^").replace("\\T\\", "&").replace("\\R\\", "~").replace("\\E\\", "\\")
+    let (mut text, mut rest) = (String::with_capacity(raw.len()), raw);
+    // One escape after the other: the end of one and the beginning of the next could be read as a third.
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        let stands_for = match rest.as_bytes().get(at + 1..at + 3) {
+            Some(b"F\\") => '|',
+            Some(b"S\\") => '^',
+            Some(b"T\\") => '&',
+            Some(b"R\\") => '~',
+            Some(b"E\\") => '\\',
+            _ => {
+                text.push('\\');
+                rest = &rest[at + 1..];
+                continue;
+            }
+        };
+        text.push(stands_for);
+        rest = &rest[at + 3..];
+    }
+    text.push_str(rest);
+    text
 }
 
 /// A text as it may stand in a field.

@@ -16,6 +16,7 @@ pub struct Scratch {
     folder: TempDir,
     bin: PathBuf,
     options: Vec<String>,
+    port: u16,
     child: Option<Child>,
 }
 
@@ -71,7 +72,7 @@ impl Scratch {
             .unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let options = options.iter().map(|o| (*o).to_owned()).collect();
-        let mut scratch = Scratch { folder, bin, options, child: None };
+        let mut scratch = Scratch { folder, bin, options, port: 5432, child: None };
         scratch.run();
         scratch
     }
@@ -88,6 +89,7 @@ impl Scratch {
 
     /// As [`Scratch::run`] for a server whose `port` was set.
     pub fn run_at(&mut self, port: u16) {
+        self.port = port;
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
         let mut command = command(&self.bin.join("postgres"));
         command.arg("-D").arg(self.folder.path().join("data")).arg("-k").arg(self.folder.path());
@@ -134,7 +136,7 @@ impl Scratch {
     /// Runs statements as psql -At does: a line a row, fields with `|` between them.
     pub fn sql(&self, user: &str, database: &str, sql: &str) -> String {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(self.folder.path()).user(user).dbname(database);
+        config.host_path(self.folder.path()).port(self.port).user(user).dbname(database);
         let text = sql.to_owned();
         // A runtime of its own: callers may be on one already.
         let run = std::thread::spawn(move || {
