@@ -150,7 +150,10 @@ fn jobs_run_to_their_ends_whoever_dies_and_share_a_folder() {
     assert_eq!(runs(&stage, "told")[0].outcome, "running", "a new supervisor waits for it");
     std::fs::write(share.join("go"), "").unwrap();
     wait_until("the run ends", Duration::from_secs(30), || match runs(&stage, "told").remove(0) {
-        run if run.is_over() => Ok(assert_eq!(run.outcome, "done", "{run:?}")),
+        run if run.is_over() => {
+            assert_eq!(run.outcome, "done", "{run:?}");
+            Ok(())
+        }
         run => Err(format!("{run:?}")),
     });
     assert_eq!(runs(&stage, "told").len(), 1, "it ran once");
