@@ -99,7 +99,7 @@ class Client(threading.Thread):
         self.stage, self.url, self.n, self.stop = stage, urlsplit(url), first, False
         self.acknowledged = []
         self.public = os.path.join(stage.home, "stamps/pair.dev/public")
-        engine = sorted(os.listdir(stage.engines))[-1]
+        engine = sorted(n for n in os.listdir(stage.engines) if n.startswith("postgresql-"))[-1]
         folder = os.path.join(stage.engines, engine)
         own = os.path.join(folder, "tools")
         self.psql = os.path.join(own if os.path.isdir(own) else folder, "bin/psql")

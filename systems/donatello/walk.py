@@ -4,6 +4,7 @@
     cargo run -p donatello --example studio                        in one window: prints an address
     systems/donatello/walk.py ADDRESS                              in another: people are chosen by name
     systems/donatello/walk.py ADDRESS --account EMAIL              or a stamp's edge: the password is read from the terminal
+    systems/donatello/walk.py ADDRESS --account EMAIL --invitation LINK    sets a password by the link that `stamp user add` printed
     systems/donatello/walk.py ADDRESS --pictures docs/pictures     writes donatello.png, donatello-studio.png and so on
 
 Signs in, has a prompt with personal data refused, one that may not leave Australia refused, makes an image and watches it come,
@@ -11,7 +12,7 @@ looks at history and spend, and (who may) at departments and audit. Each step sa
 with 1. Needs python3 and Chromium (`CHROMIUM` names another program), and nothing from a package index: the browser is spoken to over
 a pipe.
 """
-import argparse, base64, getpass, json, os, shutil, subprocess, sys, tempfile, time
+import argparse, base64, getpass, json, os, secrets, shutil, subprocess, sys, tempfile, time
 
 
 class Browser:
@@ -111,11 +112,13 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("address")
     options.add_argument("--account", help="an e-mail address at the stamp's own sign-in")
+    options.add_argument("--invitation", help="the link with which the account gets a password")
     options.add_argument("--person", default="ola", help="whom to be in the example (ola)")
     options.add_argument("--pictures", help="a folder for pictures")
     asked = options.parse_args()
     base = asked.address.rstrip("/")
-    password = getpass.getpass("password: ") if asked.account else ""
+    invited = asked.account and asked.invitation
+    password = secrets.token_urlsafe(24) if invited else getpass.getpass("password: ") if asked.account else ""
     program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
         sys.exit("there is no Chromium; install it, or name it in CHROMIUM")
@@ -139,13 +142,19 @@ def main():
                "document.querySelector('form[action=\"/generate\"] button.main').click()")
 
     try:
+        if invited:
+            it.go(asked.invitation)
+            it.run(f"document.querySelector('[name=password]').value = document.querySelector('[name=again]').value = {json.dumps(password)};"
+                   "document.querySelector('[name=again]').form.requestSubmit()")
+            it.until("!document.querySelector('[name=again]')", "the password is set")
         it.go(base + "/sign-in?return=%2F")
-        if asked.account:
+        # Who has just set a password is signed in at the directory already.
+        if asked.account and it.run("!!document.querySelector('[type=password]')"):
             it.until("document.querySelector('[type=password]')", "the directory asks for a password")
             it.run(f"document.querySelector('[name=email]').value = {json.dumps(asked.account)};"
                    f"document.querySelector('[type=password]').value = {json.dumps(password)};"
                    "document.querySelector('[type=password]').form.requestSubmit()")
-        else:
+        elif not asked.account:
             it.go(it.run("location.href") + "&person=" + asked.person)
         saw(has("What should it show?"), "the studio, signed in")
         send("a card for ann.archer@harbour.example")
@@ -164,7 +173,7 @@ def main():
         it.dark(False)
         for prompt in ["a city skyline at night with neon", "a forest lake at dawn, mist", "an abstract dream of music in violet and gold"]:
             send(prompt)
-            it.until("document.querySelector('.frame img')", "another image", 120)
+            it.until("!!document.querySelector('.frame img')", "another image", 120)
         it.go(base + "/")
         saw("document.querySelectorAll('.tile img').length > 3", "the latest images in the studio")
         picture("donatello-studio")
@@ -174,7 +183,7 @@ def main():
         it.go(base + "/history")
         saw("document.querySelectorAll('.tile').length > 3", "the history")
         it.go(base + "/spend")
-        saw("document.querySelector('svg.meter')", "the department's budget as a bar")
+        saw("!!document.querySelector('svg.meter')", "the department's budget as a bar")
         picture("donatello-spend")
         if "Audit" in it.run("document.querySelector('nav').innerText"):
             it.go(base + "/admin/audit")
