@@ -277,7 +277,9 @@ def main():
     os.chmod(folder, 0o755)
     all, failed = [], False
     try:
-        all = [Ours(folder, a), Peer(folder, a)]
+        # One by one: what is there is ended although the next cannot be made.
+        for make in (Ours, Peer):
+            all.append(make(folder, a))
         if a.archive:
             archive_cost(all, a.archive, a.rounds)
             return 0
