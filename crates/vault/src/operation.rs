@@ -198,7 +198,7 @@ mod tests {
                 && let Some(name) = operation.name()
             {
                 prop_assert!(!name.is_empty() && name.len() <= 127);
-                prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+                prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
             }
         }
     }
