@@ -10,6 +10,8 @@ use crate::{Miss, Site, miss, must};
 /// Somebody with an account.
 pub struct Browser {
     edge: String,
+    /// The part of the application that is signed in to, such as `/manage`; empty for all of it.
+    pub(crate) part: String,
     /// Clients by origin: the edge, and where people sign in.
     clients: BTreeMap<String, Client>,
     /// Cookies by origin and name.
@@ -39,16 +41,23 @@ impl Page {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
     }
 
-    /// The value of a form's hidden field.
     fn field(&self, name: &str) -> Result<String, Miss> {
-        let Some(at) = self.text.find(&format!("name=\"{name}\"")) else {
-            let begin: String = self.text.chars().take(200).collect();
-            miss!("a page has no field {name}: {} {begin}", self.status)
-        };
-        let tag = self.text[at..].split('>').next().unwrap_or_default();
-        let value = tag.split_once("value=\"").and_then(|(_, v)| v.split('"').next()).unwrap_or_default();
-        Ok(value.replace("&#38;", "&").replace("&amp;", "&").replace("&#34;", "\"").replace("&quot;", "\""))
+        field(&self.text, name)
     }
+}
+
+/// The value of a form's hidden field.
+///
+/// # Errors
+/// The page has no such field.
+pub(crate) fn field(page: &str, name: &str) -> Result<String, Miss> {
+    let Some(at) = page.find(&format!("name=\"{name}\"")) else {
+        let begin: String = page.chars().take(200).collect();
+        miss!("a page has no field {name}: {begin}")
+    };
+    let tag = page[at..].split('>').next().unwrap_or_default();
+    let value = tag.split_once("value=\"").and_then(|(_, v)| v.split('"').next()).unwrap_or_default();
+    Ok(value.replace("&#38;", "&").replace("&amp;", "&").replace("&#34;", "\"").replace("&quot;", "\""))
 }
 
 fn origin(url: &url::Url) -> String {
@@ -75,7 +84,16 @@ impl Browser {
                 door.url.clone()
             }
         };
-        Ok(Self { edge, clients, cookies: BTreeMap::new(), email, id: String::new(), password, csrf: String::new() })
+        Ok(Self {
+            edge,
+            part: String::new(),
+            clients,
+            cookies: BTreeMap::new(),
+            email,
+            id: String::new(),
+            password,
+            csrf: String::new(),
+        })
     }
 
     /// A browser in which nobody has signed in, of somebody without an account.
@@ -85,6 +103,18 @@ impl Browser {
 
     /// One request; redirects are not followed.
     pub async fn send(&mut self, method: &str, url: &str, kind: &str, body: Option<String>) -> Result<Page, Miss> {
+        self.send_with(method, url, kind, body, &BTreeMap::new()).await
+    }
+
+    /// As [`Self::send`], with headers of the caller's.
+    pub async fn send_with(
+        &mut self,
+        method: &str,
+        url: &str,
+        kind: &str,
+        body: Option<String>,
+        headers: &BTreeMap<String, String>,
+    ) -> Result<Page, Miss> {
         let url = if url.starts_with('/') { format!("{}{url}", self.edge) } else { url.to_owned() };
         let url = parse(&url)?;
         let origin = origin(&url);
@@ -99,6 +129,10 @@ impl Browser {
             client = client
                 .header(header::ORIGIN, &origin)
                 .header(http::HeaderName::from_static("sec-fetch-site"), "same-origin");
+        }
+        for (name, value) in headers {
+            let name = name.parse().map_err(|_| Miss::Failed(format!("`{name}` is no header's name")))?;
+            client = client.header(name, value);
         }
         if !self.csrf.is_empty() {
             client = client.header(http::HeaderName::from_static("x-csrf-token"), &self.csrf);
@@ -172,6 +206,10 @@ impl Browser {
             at.path(),
             page.status
         );
+        if !self.part.is_empty() {
+            // A part with pages alone: its forms carry the token.
+            return Ok(());
+        }
         let me = self.get("/api/v1/me").await?;
         must!(me.status == 200, "somebody who signed in is answered {}", me.status);
         self.csrf = me.json()?["csrfToken"].as_str().unwrap_or_default().to_owned();
@@ -180,7 +218,7 @@ impl Browser {
 
     /// Goes to the application and gives this password where it is asked for; where that led.
     pub async fn try_sign_in(&mut self, password: &str) -> Result<(Page, url::Url), Miss> {
-        let start = format!("{}/sign-in?return=%2F", self.edge);
+        let start = format!("{}{}/sign-in?return={}%2F", self.edge, self.part, self.part.replace('/', "%2F"));
         let (page, at) = self.follow(&start, None).await?;
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("form", &page.field("form")?)

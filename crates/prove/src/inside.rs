@@ -12,17 +12,31 @@ use crate::{Miss, sql};
 /// What begins the line that holds the answer.
 pub const MARK: &str = "inside: ";
 
+/// How many characters of an answer are told.
+const MOST_TOLD: usize = 65_536;
+
 /// One look.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ask {
     /// A token of the service's own identity.
     Token { resource: String },
-    /// A request with the stamp's CA; `resource`: with a token of the own identity for it.
-    Http { method: String, url: String, resource: Option<String>, body: Option<String> },
+    /// A request with the stamp's CA; `resource`: with a token of the own identity for it. `$NAME` in URL, headers and body is a
+    /// variable of the service's environment. `told`: the answer's text comes back, so only where no answer is a secret.
+    Http {
+        method: String,
+        url: String,
+        resource: Option<String>,
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        body: Option<String>,
+        #[serde(default)]
+        told: bool,
+    },
     /// Variables of the environment.
     Environment { names: Vec<String> },
-    /// Statements on the database that a variable names, one connection.
+    /// Statements on the database that a variable names, one connection. Without a name libpq's variables say where it is, and a
+    /// token of the own identity opens it.
     Sql { variable: String, statements: Vec<String> },
     /// Connections to that database, all at once, one more each time until one is refused or there are `most`.
     Connections { variable: String, most: usize },
@@ -43,6 +57,9 @@ pub enum Saw {
         status: u16,
         /// Of a JSON answer with a `value`, as a vault gives: the answer itself may be a secret.
         value: Option<Value>,
+        /// The answer's first characters, if they were asked for.
+        #[serde(default)]
+        text: Option<String>,
     },
     Environment(BTreeMap<String, Option<Value>>),
     /// Rows of each statement, as text.
@@ -105,9 +122,10 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
             let claims = token.as_deref().and_then(claims).unwrap_or_default();
             Ok(Saw::Token { status, claims, sha256: sha256(token.unwrap_or_default().as_bytes()) })
         }
-        Ask::Http { method, url, resource, body } => {
+        Ask::Http { method, url, resource, headers, body, told } => {
+            let parsed: url::Url = resolved(&url)?.parse().map_err(|e| Miss::Failed(format!("{url}: {e}")))?;
             let mut client = Client::new(Target::Https {
-                base: url.parse().map_err(|e| Miss::Failed(format!("{url}: {e}")))?,
+                base: parsed.clone(),
                 tls: api::client::trust(&std::fs::read(variable("SSL_CERT_FILE")?)?)?,
                 hosts: Default::default(),
             });
@@ -116,19 +134,31 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
                 let token = token.ok_or_else(|| Miss::Failed("the identity endpoint gave no token".into()))?;
                 client = client.bearer(api::Secret::new(token));
             }
-            let parsed: url::Url = url.parse().map_err(|e| Miss::Failed(format!("{url}: {e}")))?;
+            let mut kind = "application/json".to_owned();
+            for (name, value) in headers {
+                if name.eq_ignore_ascii_case("content-type") {
+                    kind = value;
+                    continue;
+                }
+                let named = name.parse().map_err(|_| Miss::Failed(format!("`{name}` is no header's name")))?;
+                client = client.header(named, &resolved(&value)?);
+            }
             let path = parsed.query().map_or(parsed.path().to_owned(), |q| format!("{}?{q}", parsed.path()));
-            let body = body.map(|b| ("application/json", b.into()));
+            let body = body.map(|b| resolved(&b)).transpose()?.map(|b| (kind.as_str(), b.into()));
             let answer = client.send(&method, &path, body).await?;
             let json: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            Ok(Saw::Http { status: answer.status.as_u16(), value: json["value"].as_str().map(Value::of) })
+            let text = told.then(|| String::from_utf8_lossy(&answer.body).chars().take(MOST_TOLD).collect());
+            Ok(Saw::Http { status: answer.status.as_u16(), value: json["value"].as_str().map(Value::of), text })
         }
         Ask::Environment { names } => {
             let of = |name: &String| (name.clone(), std::env::var(name).ok().map(|v| Value::of(&v)));
             Ok(Saw::Environment(names.iter().map(of).collect()))
         }
         Ask::Sql { variable: name, statements } => {
-            let client = sql::connect(&variable(&name)?).await?;
+            let client = match name.as_str() {
+                "" => by_identity().await?,
+                name => sql::connect(&variable(name)?).await?,
+            };
             let mut all = Vec::new();
             for statement in statements {
                 all.push(sql::rows(&client, &statement).await?);
@@ -189,6 +219,41 @@ async fn connections(text: &str, most: usize) -> Result<Saw, Miss> {
     let clients = busy?;
     let open = answered.into_iter().filter(|good| *good).count() + 1;
     Ok(Saw::Connections { open, clients, refused })
+}
+
+/// `text` with each `$NAME` replaced by that variable.
+fn resolved(text: &str) -> Result<String, Miss> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let name: String =
+            after.chars().take_while(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_').collect();
+        if name.is_empty() {
+            out.push('$');
+        } else {
+            out.push_str(variable(&name)?.trim_end_matches('/'));
+        }
+        rest = &after[name.len()..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// The database that libpq's variables name, opened by the service's own token.
+async fn by_identity() -> Result<tokio_postgres::Client, Miss> {
+    let (_, token) = token(api::database_token::AUDIENCE).await?;
+    let token = token.ok_or_else(|| Miss::Failed("the identity endpoint gave no token for the database".into()))?;
+    let of = |name: &str| variable(name);
+    let text = format!(
+        "Host={};Port={};Database={};Username={};Password={token};Root Certificate={}",
+        of("PGHOST")?,
+        of("PGPORT")?,
+        of("PGDATABASE")?,
+        of("PGUSER")?,
+        of("SSL_CERT_FILE")?
+    );
+    sql::connect(&text).await
 }
 
 fn variable(name: &str) -> Result<String, Miss> {

@@ -217,7 +217,13 @@ impl Site {
 
     /// Somebody new in these groups, signed in at the edge.
     pub async fn signed_in(&self, groups: &[&str]) -> Result<Browser, Miss> {
+        self.signed_in_at("", groups).await
+    }
+
+    /// As [`Self::signed_in`], at a part of the application that signs people in by itself, such as `/manage`.
+    pub async fn signed_in_at(&self, part: &str, groups: &[&str]) -> Result<Browser, Miss> {
         let mut browser = self.person(groups).await?;
+        browser.part = part.to_owned();
         browser.sign_in().await?;
         Ok(browser)
     }

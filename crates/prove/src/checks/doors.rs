@@ -34,6 +34,8 @@ pub async fn service_endpoints(lab: &Lab, on: &str, c: &Call) -> Seen {
         url: format!("{}/secrets/{}?api-version=7.4", site.url(vault)?, c.argument(3, "")),
         resource: Some("https://vault.azure.net".into()),
         body: None,
+        headers: Default::default(),
+        told: false,
     };
     let saw = site.inside(service.trim_start_matches("service."), &[ask]).await?;
     let Some(Saw::Http { status: 200, .. }) = saw.first() else {
@@ -65,7 +67,7 @@ pub async fn reserved_subnet(lab: &Lab, on: &str, c: &Call) -> Seen {
             method: "GET".into(),
             url: format!("{}/secrets?api-version=7.4", site.url(vault)?),
             resource: None,
-            body: None,
+            body: None, headers: Default::default(), told: false,
         };
         let saw = site.inside(service.trim_start_matches("service."), &[ask]).await?;
         // Who shows no token is answered 401: by the vault, under its name, with its certificate.

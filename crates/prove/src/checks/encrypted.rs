@@ -50,6 +50,8 @@ pub async fn every_connection(lab: &Lab, on: &str, c: &Call) -> Seen {
             url: format!("{url}/secrets/{secret}?api-version=7.4"),
             resource: Some("https://vault.azure.net".into()),
             body: None,
+            headers: Default::default(),
+            told: false,
         },
     ];
     site.inside(service, &asks).await?;

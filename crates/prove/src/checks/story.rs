@@ -1,37 +1,66 @@
 //! `story(NAME)`: what only an application can show, as steps in a file of the system (`checks/NAME.toml`): API calls as
-//! somebody who signed in, and rows that are read past the application.
+//! somebody who signed in, calls from the place of a service, jobs, and rows that are read past the application.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
+use api::job::{JobRequest, JobRun, JobStatus};
 use serde::Deserialize;
 
 use crate::{
-    Error, Lab, Miss, Seen,
+    Error, Lab, Miss, Seen, Site,
+    browser::Browser,
     claim::Call,
     inside::{Ask, Saw},
     miss, must,
-    script::{ApiCall, filled, plain},
+    script::{filled, plain},
+    site::until_in,
 };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Story {
-    /// The groups of the person who acts.
-    groups: Vec<String>,
-    /// The service from whose place rows are read, and the variable with its connection string.
-    service: String,
-    variable: String,
+    /// The groups of the person who acts unless a step says otherwise; nobody signs in without them.
+    #[serde(default)]
+    groups: Option<Vec<String>>,
+    /// Others, by name; each signs in when first needed.
+    #[serde(default)]
+    people: BTreeMap<String, Person>,
+    /// The service from whose place rows are read, and the variable with its connection string. Without a variable libpq's own
+    /// variables say where, and a token of the service's identity is the password.
+    service: Option<String>,
+    variable: Option<String>,
     step: Vec<Step>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Person {
+    groups: Vec<String>,
+    /// Where the part of the application lies that they sign in to, such as `/manage`.
+    #[serde(default)]
+    at: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Step {
-    /// `GET /path`, `POST /path`.
+    /// `GET /path`, `POST /path`; with `from`, `POST $CLOUD_API_URL/path`.
     call: Option<String>,
-    /// JSON; `{name}` stands for what was kept.
+    /// Who calls: a name of `people`, or `nobody`, who has neither session nor account.
+    r#as: Option<String>,
+    /// The service from whose place it is called; `$NAME` in call, headers and body is then a variable of its environment.
+    from: Option<String>,
+    /// With `from`: a token of the service's own identity for this audience goes along.
+    identity: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    /// JSON unless `type` says otherwise; `{name}` stands for what was kept.
     body: Option<String>,
-    /// The status that must come back.
+    r#type: Option<String>,
+    /// The status that must come back; 200 where it does not say.
     status: Option<u16>,
     /// Pointers into the answer (RFC 6901) and what must be there.
     #[serde(default)]
@@ -39,12 +68,34 @@ struct Step {
     /// Text that must, or must not, be in the answer.
     text: Option<String>,
     without: Option<String>,
-    /// Names for values of the answer, by pointer.
+    /// Names for values of the answer, by pointer; of a page, by the name of a form's hidden field.
     #[serde(default)]
     keep: BTreeMap<String, String>,
-    /// A statement past the application, and its rows as text.
+    #[serde(default)]
+    field: BTreeMap<String, String>,
+    /// Called, or asked, again for so many seconds until all of it holds.
+    until: Option<u64>,
+    /// A job to run now; it must succeed.
+    job: Option<String>,
+    /// A statement past the application, and its rows as text; by this service and variable, if not by the story's.
     sql: Option<String>,
     rows: Option<Vec<Vec<String>>>,
+    service: Option<String>,
+    variable: Option<String>,
+}
+
+/// An answer, from wherever it was asked.
+struct Answer {
+    status: u16,
+    text: String,
+}
+
+struct Teller<'a> {
+    site: &'a Site,
+    story: &'a Story,
+    signed_in: BTreeMap<String, Browser>,
+    kept: BTreeMap<String, String>,
+    seen: Vec<String>,
 }
 
 pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
@@ -53,58 +104,165 @@ pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
     let fault = |e: toml_edit::de::Error| Error::File { file: format!("checks/{name}.toml"), what: e.to_string() };
     let story: Story = toml_edit::de::from_str(&text).map_err(fault)?;
     let site = lab.site(on).await?;
-    let groups: Vec<&str> = story.groups.iter().map(String::as_str).collect();
-    let mut person = site.signed_in(&groups).await?;
     // Different in each telling, so that one does not meet what another left.
     let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
-    let mut kept = BTreeMap::from([("unique".to_owned(), unique), ("email".to_owned(), person.email.clone())]);
-    let mut seen = Vec::new();
+    let kept = BTreeMap::from([("unique".to_owned(), unique)]);
+    let mut teller = Teller { site: &site, story: &story, signed_in: BTreeMap::new(), kept, seen: Vec::new() };
+    if let Some(groups) = &story.groups {
+        let person = Person { groups: groups.clone(), at: String::new() };
+        let email = teller.enter("", &person).await?.email.clone();
+        teller.kept.insert("email".to_owned(), email);
+    }
     for (number, step) in story.step.iter().enumerate() {
-        let at = |what: String| Miss::Failed(format!("step {}: {what}", number + 1));
-        if let Some(call) = &step.call {
-            let call = ApiCall { call: call.clone(), body: step.body.clone(), status: None, keep: step.keep.clone() };
-            let page = call.make(&mut person, &kept).await?;
-            let call_text = filled(&call.call, &kept).map_err(at)?;
-            let begin: String = page.text.chars().take(300).collect();
-            let status = step.status.unwrap_or(200);
-            must!(
-                page.status == status,
-                "step {}: {call_text} answers {}, not {status}: {begin}",
-                number + 1,
-                page.status
-            );
-            seen.push(format!("{call_text}: {}", page.status));
-            if let Some(text) = &step.text {
-                let text = filled(text, &kept).map_err(at)?;
-                must!(page.text.contains(&text), "step {}: the answer does not say `{text}`: {begin}", number + 1);
+        let begun = Instant::now();
+        let limit = Duration::from_secs(step.until.unwrap_or(0));
+        let told = teller.seen.len();
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match teller.take(step).await {
+                Ok(()) => break,
+                Err(Miss::Failed(what)) if begun.elapsed() >= limit => miss!("step {}: {what}", number + 1),
+                Err(Miss::Failed(_)) => teller.seen.truncate(told),
+                Err(other) => return Err(other),
             }
-            if let Some(text) = &step.without {
-                must!(!page.text.contains(text), "step {}: the answer says `{text}`", number + 1);
-            }
-            if !step.has.is_empty() {
-                let json = page.json()?;
-                let value = |pointer: &str| {
-                    json.pointer(pointer).map(plain).ok_or_else(|| at(format!("no {pointer}: {begin}")))
-                };
-                for (pointer, expected) in &step.has {
-                    let (found, expected) = (value(pointer)?, filled(expected, &kept).map_err(at)?);
-                    must!(found == expected, "step {}: {pointer} is `{found}`, not `{expected}`", number + 1);
-                }
-            }
-            call.keep(&page, &mut kept)?;
-        }
-        if let Some(sql) = &step.sql {
-            let sql = filled(sql, &kept).map_err(at)?;
-            let ask = Ask::Sql { variable: story.variable.clone(), statements: vec![sql.clone()] };
-            let saw = site.inside(&story.service, &[ask]).await?;
-            let Some(Saw::Sql(found)) = saw.first() else { miss!("step {}: {sql}: {saw:?}", number + 1) };
-            let mut expected = step.rows.clone().unwrap_or_default();
-            for value in expected.iter_mut().flatten() {
-                *value = filled(value, &kept).map_err(at)?;
-            }
-            must!(found[0] == expected, "step {}: {sql} gives {:?}, not {expected:?}", number + 1, found[0]);
-            seen.push(format!("{} row(s) past the application: {:?}", found[0].len(), found[0]));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
-    Ok(seen.join("; "))
+    Ok(teller.seen.join("; "))
+}
+
+impl Teller<'_> {
+    fn fill(&self, text: &str) -> Result<String, Miss> {
+        filled(text, &self.kept).map_err(Miss::Failed)
+    }
+
+    async fn enter(&mut self, name: &str, person: &Person) -> Result<&mut Browser, Miss> {
+        let groups: Vec<&str> = person.groups.iter().map(String::as_str).collect();
+        let browser = self.site.signed_in_at(&person.at, &groups).await?;
+        Ok(self.signed_in.entry(name.to_owned()).or_insert(browser))
+    }
+
+    async fn who(&mut self, name: &str) -> Result<&mut Browser, Miss> {
+        if !self.signed_in.contains_key(name) {
+            let browser = match self.story.people.get(name) {
+                Some(person) => return self.enter(name, &person.clone()).await,
+                None if name == "nobody" => Browser::stranger(self.site)?,
+                None if name.is_empty() => miss!("it has neither `groups` nor `as`"),
+                None => miss!("nobody of `people` is called {name}"),
+            };
+            self.signed_in.insert(name.to_owned(), browser);
+        }
+        self.signed_in.get_mut(name).ok_or_else(|| Miss::Failed(format!("{name} is not signed in")))
+    }
+
+    async fn take(&mut self, step: &Step) -> Result<(), Miss> {
+        if let Some(job) = &step.job {
+            self.run(job).await?;
+        }
+        if let Some(call) = &step.call {
+            let call = self.fill(call)?;
+            let answer = self.ask(step, &call).await?;
+            self.judge(step, &call, &answer)?;
+        }
+        if let Some(sql) = &step.sql {
+            self.look(step, sql).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, step: &Step, call: &str) -> Result<Answer, Miss> {
+        let Some((method, path)) = call.split_once(' ') else { miss!("`{call}` is no `METHOD /path`") };
+        let mut headers = BTreeMap::new();
+        for (name, value) in &step.headers {
+            headers.insert(name.clone(), self.fill(value)?);
+        }
+        let body = step.body.as_deref().map(|b| self.fill(b)).transpose()?;
+        let kind = step.r#type.as_deref().unwrap_or("application/json");
+        if let Some(service) = &step.from {
+            let ask = Ask::Http {
+                method: method.into(),
+                url: path.into(),
+                resource: step.identity.clone(),
+                headers: headers.into_iter().chain([("content-type".to_owned(), kind.to_owned())]).collect(),
+                body,
+                told: true,
+            };
+            let saw = self.site.inside(service, &[ask]).await?;
+            let Some(Saw::Http { status, text: Some(text), .. }) = saw.first() else { miss!("{call}: {saw:?}") };
+            return Ok(Answer { status: *status, text: text.clone() });
+        }
+        let person = self.who(step.r#as.as_deref().unwrap_or_default()).await?;
+        let page = person.send_with(method, path, kind, body, &headers).await?;
+        Ok(Answer { status: page.status, text: page.text })
+    }
+
+    fn judge(&mut self, step: &Step, call: &str, answer: &Answer) -> Result<(), Miss> {
+        let begin: String = answer.text.chars().take(300).collect();
+        let status = step.status.unwrap_or(200);
+        must!(answer.status == status, "{call} answers {}, not {status}: {begin}", answer.status);
+        self.seen.push(format!("{call}: {}", answer.status));
+        if let Some(text) = &step.text {
+            let text = self.fill(text)?;
+            must!(answer.text.contains(&text), "the answer does not say `{text}`: {begin}");
+        }
+        if let Some(text) = &step.without {
+            let text = self.fill(text)?;
+            must!(!answer.text.contains(&text), "the answer says `{text}`");
+        }
+        for (name, field) in &step.field {
+            self.kept.insert(name.clone(), crate::browser::field(&answer.text, field)?);
+        }
+        if step.has.is_empty() && step.keep.is_empty() {
+            return Ok(());
+        }
+        let json: serde_json::Value =
+            serde_json::from_str(&answer.text).map_err(|e| Miss::Failed(format!("no JSON ({e}): {begin}")))?;
+        let value = |pointer: &str| {
+            json.pointer(pointer).map(plain).ok_or_else(|| Miss::Failed(format!("no {pointer}: {begin}")))
+        };
+        for (pointer, expected) in &step.has {
+            let (found, expected) = (value(pointer)?, self.fill(expected)?);
+            must!(found == expected, "{pointer} is `{found}`, not `{expected}`");
+        }
+        for (name, pointer) in &step.keep {
+            self.kept.insert(name.clone(), value(pointer)?);
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self, step: &Step, sql: &str) -> Result<(), Miss> {
+        let sql = self.fill(sql)?;
+        let Some(service) = step.service.as_ref().or(self.story.service.as_ref()) else {
+            miss!("`sql` needs a `service`")
+        };
+        // A step that names its own service names its own variable too, or signs in by identity.
+        let variable = if step.service.is_some() { &step.variable } else { &self.story.variable };
+        let ask = Ask::Sql { variable: variable.clone().unwrap_or_default(), statements: vec![sql.clone()] };
+        let saw = self.site.inside(service, &[ask]).await?;
+        let Some(Saw::Sql(found)) = saw.first() else { miss!("{sql}: {saw:?}") };
+        let mut expected = step.rows.clone().unwrap_or_default();
+        for value in expected.iter_mut().flatten() {
+            *value = self.fill(value)?;
+        }
+        must!(found[0] == expected, "{sql} gives {:?}, not {expected:?}", found[0]);
+        self.seen.push(format!("{} row(s) past the application: {:?}", found[0].len(), found[0]));
+        Ok(())
+    }
+
+    async fn run(&mut self, job: &str) -> Result<(), Miss> {
+        let api::supervisor::StampRef { system, stamp } = self.site.of();
+        let ask = JobRequest { system: system.clone(), stamp: stamp.clone(), name: job.into() };
+        let begun: JobRun = self.site.supervisor.post("/job/run", &ask).await?;
+        let path = format!("/jobs?system={system}&stamp={stamp}&name={job}");
+        let ended = async || {
+            let jobs: Vec<JobStatus> = self.site.supervisor.get(&path).await?;
+            let run = jobs.into_iter().flat_map(|j| j.runs).find(|run| run.number == begun.number);
+            run.filter(JobRun::is_over).ok_or_else(|| Miss::Failed(format!("{job} still runs")))
+        };
+        let run = until_in("a job's end", Duration::from_secs(60), ended).await?;
+        must!(run.outcome == "done", "{job}: {} {}", run.outcome, run.note);
+        self.seen.push(format!("{job} ran and succeeded"));
+        Ok(())
+    }
 }

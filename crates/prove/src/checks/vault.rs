@@ -133,6 +133,8 @@ pub async fn right_of_service(lab: &Lab, on: &str, c: &Call) -> Seen {
         url: format!("{url}/secrets/{name}?{VERSION}"),
         resource: Some("https://vault.azure.net".into()),
         body: body.map(str::to_owned),
+        headers: Default::default(),
+        told: false,
     };
     let asks = [
         ask(secret, "GET", None),
@@ -333,12 +335,14 @@ pub async fn connection_from_vault(lab: &Lab, on: &str, c: &Call) -> Seen {
             url: format!("{url}/secrets/{secret}?{VERSION}"),
             resource: Some("https://vault.azure.net".into()),
             body: None,
+            headers: Default::default(),
+            told: false,
         },
         Ask::Environment { names: vec![variable.into()] },
         Ask::Sql { variable: variable.into(), statements: vec!["SELECT current_user, 40 + 2".into()] },
     ];
     let saw = site.inside(service, &asks).await?;
-    let [Saw::Http { status: 200, value: Some(held) }, Saw::Environment(values), Saw::Sql(rows)] = saw.as_slice()
+    let [Saw::Http { status: 200, value: Some(held), .. }, Saw::Environment(values), Saw::Sql(rows)] = saw.as_slice()
     else {
         let told: Vec<String> = saw.iter().map(status).collect();
         miss!("reading {secret} and asking the database by it: {told:?}")

@@ -72,8 +72,14 @@ fn late(miss: Miss, begun: Instant) -> Miss {
 
 /// From a service's own place the vault's certificate is trusted; that it asks for a token is answer enough.
 async fn inner(site: &Site, service: &str, vault: &str) -> Result<(), Miss> {
-    let ask =
-        Ask::Http { method: "GET".into(), url: format!("{vault}/secrets?api-version=7.4"), resource: None, body: None };
+    let ask = Ask::Http {
+        method: "GET".into(),
+        url: format!("{vault}/secrets?api-version=7.4"),
+        resource: None,
+        body: None,
+        headers: Default::default(),
+        told: false,
+    };
     match site.inside(service, &[ask]).await?.pop() {
         Some(Saw::Http { .. }) => Ok(()),
         other => Err(Miss::Failed(format!("the vault gave {other:?}"))),
