@@ -7,6 +7,7 @@
 //! a socket only its user can reach, and never reads or changes an application's rows.
 
 mod admin;
+mod ahead;
 mod archive;
 mod backups;
 mod base;

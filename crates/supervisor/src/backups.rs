@@ -16,7 +16,7 @@ use api::{
     postgres::PostgresStatus,
     supervisor::{BackupList, BackupOf, Event, PlannedStep, RestoreRequest, Restored, StepState, SwapAct, SwapRequest},
 };
-use model::{Kind, Resource, ResourceId, System};
+use model::{Kind, Resource, ResourceId, System, plan};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -61,6 +61,12 @@ struct Swapping {
     name: ResourceId,
     /// What the data that was there is called from then on.
     kept: String,
+    /// The workload whose data is swapped: whoever leads.
+    #[serde(default)]
+    leader: Option<String>,
+    /// The other members, whose data is removed: it parts from the restored one's, and each copies the leader's anew.
+    #[serde(default)]
+    others: Vec<String>,
 }
 
 fn read<T: serde::de::DeserializeOwned>(journal: &Journal, row: &StampRow, fact: &str) -> Result<Option<T>, Error> {
@@ -222,8 +228,10 @@ const KEPT: &str = "replaced-";
 
 /// Data that swaps have kept.
 fn kept(layout: &Layout, id: &ResourceId) -> Vec<PathBuf> {
-    let place = layout.place(&id.to_string());
-    let folders = [place.join("data"), place];
+    let id = id.to_string();
+    let members = layout.workloads().map(|row| row.workload.as_str()).filter(|w| plan::resource_of(w) == id);
+    let places = members.map(|workload| layout.place(workload));
+    let folders: Vec<PathBuf> = places.flat_map(|place| [place.join("data"), place]).collect();
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
     let mut kept: Vec<PathBuf> = entries
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(KEPT))
@@ -519,12 +527,6 @@ pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> 
             });
         }
     };
-    if request.act == SwapAct::Swap && crate::lead::groups(&system).any(|(id, _)| *id == beside.origin) {
-        return Err(Error::Asked {
-            what: format!("{} has several members, and only one would be swapped", beside.origin),
-            hint: Some("take `high_availability` out of the manifest, `stamp up`, swap, and put it back".into()),
-        });
-    }
     if request.act == SwapAct::Swap {
         // One whose replay was cut has not reached its moment.
         let status = keeper(ground, &layout, &beside.name).get::<PostgresStatus>("/status").await;
@@ -543,7 +545,7 @@ pub async fn swap(ground: &Arc<Ground>, row: StampRow, request: SwapRequest) -> 
         let _busy = state.busy.lock().await;
         let begun = Instant::now();
         let outcome = match request.act {
-            SwapAct::Swap => swap_now(&ground, &row, &told, &beside).await,
+            SwapAct::Swap => swap_now(&ground, &row, &told, &system, &beside).await,
             SwapAct::Discard => discard_now(&ground, &row, &beside).await.map(|()| None),
             SwapAct::Forget => forget(layout, beside.origin.clone()).await.map(|()| None),
         };
@@ -571,15 +573,24 @@ async fn swap_now(
     ground: &Arc<Ground>,
     row: &StampRow,
     work: &Work,
+    system: &System,
     beside: &Beside,
 ) -> Result<Option<PathBuf>, Error> {
     let kept = format!("{KEPT}{}", ground.clock.now_s());
-    let swapping = Swapping { origin: beside.origin.clone(), name: beside.name.clone(), kept: kept.clone() };
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    let leader = crate::lead::primary(ground, &layout, &beside.origin)?;
+    let members = system.resources.get(&beside.origin).map(|r| plan::workloads(&beside.origin, r)).unwrap_or_default();
+    let swapping = Swapping {
+        origin: beside.origin.clone(),
+        name: beside.name.clone(),
+        kept: kept.clone(),
+        others: members.into_iter().filter(|member| *member != leader).collect(),
+        leader: Some(leader.clone()),
+    };
     write(&ground.journal, row, SWAP, &swapping)?;
     // From here on it is gone on with, by this or by the next `up`.
     reconcile::bring_up(ground, row, work).await?;
-    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let place = layout.place(&beside.origin.to_string());
+    let place = layout.place(&leader);
     let disk = place.join(format!("{kept}.ext4"));
     Ok(Some(if disk.exists() { disk } else { place.join("data").join(kept) }))
 }
@@ -588,9 +599,13 @@ async fn swap_now(
 pub fn finish_swap(ground: &Ground, row: &StampRow) -> Result<(), Error> {
     let Some(swapping) = read::<Swapping>(&ground.journal, row, SWAP)? else { return Ok(()) };
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let (origin, name) = (swapping.origin.to_string(), swapping.name.to_string());
-    place::stop(ground, &layout, &name)?;
-    place::stop(ground, &layout, &origin)?;
+    // One that was begun before there was a leader to name is of a database with one server.
+    let origin = swapping.leader.clone().unwrap_or_else(|| swapping.origin.to_string());
+    let name = swapping.name.to_string();
+    for workload in [&name, &origin].into_iter().chain(&swapping.others) {
+        place::stop(ground, &layout, workload)?;
+    }
+    part_with(&layout, &origin, &swapping.others)?;
     let (own, other) = (layout.place(&origin).join("data"), layout.place(&name).join("data"));
     let disks = [&origin, &name].map(|workload| storage::file(&layout.place(workload)).exists());
     if disks == [true, false] && other.join("pgdata").exists() {
@@ -614,6 +629,21 @@ pub fn finish_swap(ground: &Ground, row: &StampRow) -> Result<(), Error> {
         hand_over(&pgdata, user).map_err(Error::file("hand over", &pgdata))?;
     }
     swapped(ground, row, &layout, &swapping)
+}
+
+/// Before another history begins: nobody is safe with anybody any more, so that no member without data is promoted, and the
+/// others' data goes. What was acknowledged is all in the leader's, which is kept.
+fn part_with(layout: &Layout, leader: &str, others: &[String]) -> Result<(), Error> {
+    for member in std::iter::once(leader).chain(others.iter().map(String::as_str)).filter(|_| !others.is_empty()) {
+        let record = crate::lead::records(layout, member).join(api::member::SAFE_WITH);
+        remove(&record)?;
+    }
+    for member in others {
+        let place = layout.place(member);
+        remove(&storage::file(&place))?;
+        remove(&place.join("data/pgdata"))?;
+    }
+    Ok(())
 }
 
 /// Each has a disk of its own: the restored one's takes the place of the other's, which is kept as it is. Whose it is from then

@@ -16,6 +16,8 @@ use crate::{
 /// Long enough for a supervisor that looks twice a second, short enough to see three of them.
 const LIFE: Duration = Duration::from_secs(30);
 const WATCHED: Duration = Duration::from_secs(90);
+/// Where a service's front listens (docs/decisions/0015-tls-ends-at-the-shim.md).
+const FRONT: u16 = 443;
 const EVERY: Duration = Duration::from_secs(1);
 
 pub async fn expiry(scene: &Scene<'_>) -> Seen {
@@ -25,16 +27,25 @@ pub async fn expiry(scene: &Scene<'_>) -> Seen {
     let service = site.system.services().next().map(|(id, _)| id.name.clone()).unwrap_or_default();
     let vault = site.url(&site.first("vault")?)?;
     // Those that show a certificate to whoever asks, and what is said to them before TLS begins.
-    let mut doors = vec![("edge".to_owned(), Before::Nothing)];
-    let databases = site.places.keys().filter(|place| place.starts_with("postgres."));
-    doors.extend(databases.map(|place| (place.clone(), Before::Postgres)));
+    let mut doors = vec![("edge".to_owned(), Before::Nothing, site.way("edge")?)];
+    for place in site.places.keys().filter(|place| place.starts_with("postgres.")) {
+        doors.push((place.clone(), Before::Postgres, site.way(place)?));
+    }
+    for (id, _) in site.system.services().filter(|(_, service)| service.port.is_some()) {
+        let mut way = site.way(&id.to_string())?;
+        // In a closed network a service has a front, which shows its certificate before it asks for the edge's.
+        if way.dial().is_some() {
+            way.address.set_port(FRONT);
+            doors.push((id.to_string(), Before::Nothing, way));
+        }
+    }
     let begun = Instant::now();
     let (mut shown, mut looks) = (BTreeMap::<String, BTreeSet<String>>::new(), 0);
     while begun.elapsed() < WATCHED {
         let at = Instant::now();
-        for (door, before) in &doors {
+        for (door, before, way) in &doors {
             // A handshake that trusts the stamp's CA alone, and refuses what has run out.
-            let leaf = tls::leaf(&site.way(door)?, *before, &site.ca_pem).await.map_err(|miss| late(miss, begun))?;
+            let leaf = tls::leaf(way, *before, &site.ca_pem).await.map_err(|miss| late(miss, begun))?;
             let shown = shown.entry(door.clone()).or_default();
             if shown.insert(leaf) && shown.len() > 1 {
                 scene.say(format!("{door} shows its certificate number {}", shown.len()));

@@ -228,6 +228,57 @@ fn signal(pids: &[u32], signal: Signal) {
     }
 }
 
+/// The answer to one question, by whoever leads.
+fn ask(door: &Door, sql: &str) -> String {
+    runtime().block_on(async {
+        let client = door.open().await.unwrap();
+        let row = client.query_one(sql, &[]).await.unwrap();
+        row.get::<_, String>(0)
+    })
+}
+
+#[test]
+fn a_mistake_is_undone_where_a_standby_leads_and_the_other_follows_what_was_restored() {
+    let Some(stage) = pair(As::Caller) else { return };
+    let first = synchronous(&stage);
+    let led = stage.stamp(&["switchover", "pair", "--json"]).ok().json();
+    let second = led["primary"].as_str().unwrap().to_owned();
+    assert_ne!(first, second);
+    assert_eq!(synchronous(&stage), second);
+    stage.stamp(&["backup", "pair"]).ok();
+    let door = Door::of(&stage);
+    let count = "SELECT count(*)::text FROM kept";
+    runtime().block_on(async {
+        let client = door.open().await.unwrap();
+        client.batch_execute("CREATE TABLE kept AS SELECT generate_series(1, 40) AS n").await.unwrap();
+    });
+    stage.stamp(&["backup", "pair", "--point", "whole"]).ok();
+    runtime().block_on(async {
+        let client = door.open().await.unwrap();
+        client.batch_execute("DELETE FROM kept").await.unwrap();
+    });
+    stage.stamp(&["restore", "pair", "--to-point", "whole", "--json"]).ok();
+    assert_eq!(ask(&door, count), "0", "the original is as it was until it is swapped");
+
+    let swapped = stage.stamp(&["restore", "pair", "--swap", "--yes", "--json"]).ok().json();
+    let kept = PathBuf::from(swapped["kept"].as_str().unwrap());
+    assert!(kept.starts_with(stage.home()) && kept.to_string_lossy().contains(&second), "{}", kept.display());
+    assert!(kept.exists(), "{}", kept.display());
+    assert_eq!(synchronous(&stage), second, "who led leads, and the other has copied what was restored");
+    assert_eq!(ask(&door, count), "40");
+
+    // The standby's data is the restored one's: it takes over with all of it.
+    signal(&processes(&stage, &second), Signal::KILL);
+    wait_until("the standby leads", Duration::from_secs(30), || {
+        let part = member(&stage.status("pair", "dev")?, &first).part;
+        if part == "primary" { Ok(()) } else { Err(part) }
+    });
+    assert_eq!(synchronous(&stage), first);
+    assert_eq!(ask(&door, count), "40");
+    stage.stamp(&["restore", "pair", "--forget-replaced", "--yes"]).ok();
+    assert!(!kept.exists(), "what was kept in another member's place is found as well");
+}
+
 fn a_killed_primary_is_replaced(who: As) {
     let Some(stage) = pair(who) else { return };
     let first = synchronous(&stage);
