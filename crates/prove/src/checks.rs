@@ -152,7 +152,7 @@ catalogue! {
     acts "restart_logged" telemetry::restart_logged: "The application is ended, and its restart is found in the logs.";
     looks "trace_from_log" telemetry::trace_from_log: "A log line with a trace id leads to the requests of that trace.";
     looks "requests_counted" telemetry::requests_counted: "After a known number of requests the count and the latency by endpoint are those of the client.";
-    looks "failures_counted" telemetry::failures_counted: "Of 100 requests 10 fail, and the telemetry says 10 per cent.";
+    acts "failures_counted" telemetry::failures_counted: "Of 100 requests 5 ask for nothing and 5 for what a table lacks: the telemetry says 10 per cent, half of them the application's own.";
     looks "dependencies" telemetry::dependencies: "A sign-in asks the database and the directory: both are dependencies of its request, with durations.";
     looks "one_tree" telemetry::one_tree: "One request's trace is one tree over the named parts.";
     looks "custom_event" telemetry::custom_event: "An event in the application's own terms is found with its fields.";

@@ -1,6 +1,6 @@
 //! Logs, traces, metrics: what the workspace knows.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -11,6 +11,7 @@ use crate::{
     harm::kill,
     inside::{Ask, Saw},
     miss, must,
+    sabotage::as_owner,
     site::until,
 };
 
@@ -30,14 +31,20 @@ fn now_ns() -> i128 {
     jiff::Timestamp::now().as_nanosecond()
 }
 
+/// A new trace: its id, and the header that begins it.
+fn trace() -> (String, String) {
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    let parent = format!("00-{id}-{}-01", &id[..16]);
+    (id, parent)
+}
+
 /// Requests with a trace id of their own; the ids and how long the client waited for each, in nanoseconds.
 pub async fn requests(site: &Site, path: &str, count: usize) -> Result<Vec<(String, u16, i64)>, Miss> {
     let client = site.client(&site.url("edge")?)?;
     let name = http::HeaderName::from_static("traceparent");
     let mut sent = Vec::new();
     for _ in 0..count {
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        let parent = format!("00-{id}-{}-01", &id[..16]);
+        let (id, parent) = trace();
         let asked = std::time::Instant::now();
         let answer = client.clone().header(name.clone(), &parent).send("GET", path, None).await?;
         sent.push((id, answer.status.as_u16(), asked.elapsed().as_nanos() as i64));
@@ -196,21 +203,40 @@ pub async fn requests_counted(lab: &Lab, on: &str, c: &Call) -> Seen {
     ))
 }
 
-/// `failures_counted(GOOD PATH, FAILING PATH)`: 90 of the one, 10 of the other.
+/// `failures_counted(GOOD PATH, NOWHERE, API PATH, TABLE)`: 90 of the first, 5 that the client is to blame for, and 5 of the third
+/// while the table behind it goes by another name, which the application is to blame for.
 pub async fn failures_counted(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
+    let (path, table) = (c.argument(2, ""), c.argument(3, ""));
+    let mut person = site.signed_in(&["user", "admin"]).await?;
     let mut sent = requests(&site, c.argument(0, "/health"), 90).await?;
-    sent.extend(requests(&site, c.argument(1, "/nowhere"), 10).await?);
-    let failed = sent.iter().filter(|s| s.1 >= 400).count();
-    must!(failed == 10, "{failed} of 100 requests failed at the client");
+    sent.extend(requests(&site, c.argument(1, "/nowhere"), 5).await?);
+    as_owner(&site, &format!("ALTER TABLE \"{table}\" RENAME TO \"{table} is away\"")).await?;
+    let broken = async {
+        let mut sent = Vec::new();
+        for _ in 0..5 {
+            let (id, parent) = trace();
+            let headers = BTreeMap::from([("traceparent".to_owned(), parent)]);
+            sent.push((id, person.send_with("GET", path, "", None, &headers).await?.status, 0));
+        }
+        Ok::<_, Miss>(sent)
+    }
+    .await;
+    as_owner(&site, &format!("ALTER TABLE \"{table} is away\" RENAME TO \"{table}\"")).await?;
+    sent.extend(broken?);
+    let of = |from: u16, to: u16| sent.iter().filter(|s| (from..to).contains(&s.1)).count();
+    let (theirs, ours) = (of(400, 500), of(500, 600));
+    must!((theirs, ours) == (5, 5), "of 100 requests {theirs} were answered 4xx and {ours} 5xx, not 5 and 5");
+    must!(person.get(path).await?.status == 200, "with its table back {path} still fails");
     let sql = format!(
-        "SELECT count(*), 100.0 * sum(status_code >= 400) / count(*) FROM requests WHERE source LIKE 'service.%' \
-         AND trace_id IN ({})",
+        "SELECT count(*), 100.0 * sum(status_code >= 400) / count(*), sum(status_code >= 500) FROM requests \
+         WHERE source LIKE 'service.%' AND trace_id IN ({})",
         list(&sent)
     );
     let rows = site.query_until("all requests are there", &sql, |rows| number(&rows[0][0]) == 100).await?;
     must!(rows[0][1].as_f64() == Some(10.0), "the telemetry says {} per cent", rows[0][1]);
-    Ok("100 requests, 10 failed at the client; the telemetry says 10.0 per cent".into())
+    must!(number(&rows[0][2]) == 5, "the telemetry says {} of them are the application's own", rows[0][2]);
+    Ok("100 requests, 5 answered 4xx and 5 answered 5xx; the telemetry says 10.0 per cent, half of them the application's own".into())
 }
 
 /// `dependencies(PATH OF THE RETURN FROM SIGN-IN)`.
