@@ -293,6 +293,9 @@ pub struct Status {
     pub urls: BTreeMap<String, String>,
     pub ca: PathBuf,
     pub resources: Vec<ResourceStatus>,
+    /// Of a system that declares resource groups: the workloads of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, Vec<String>>,
     /// Of a system that declares a network: its space and that it is closed, or what was refused. Empty: none is declared.
     #[serde(default)]
     pub network: String,

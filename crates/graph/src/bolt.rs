@@ -112,6 +112,8 @@ struct Session<S> {
     keeper: Arc<Keeper>,
     major: u8,
     signed_in: Option<(Connection, GraphRight)>,
+    /// Who that is.
+    user: String,
     names: Names,
     /// Rows that were not fetched yet.
     open: Option<Open>,
@@ -128,6 +130,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, keeper: Arc<Kee
         keeper,
         major,
         signed_in: None,
+        user: String::new(),
         names: Names::default(),
         open: None,
         failed: false,
@@ -320,6 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         match Connection::signed_in(&self.keeper.engine.socket, name, password).await {
             Ok(connection) => {
                 self.signed_in = Some((connection, right));
+                self.user = name.to_owned();
                 Ok(())
             }
             Err(Refusal::Refused(words)) if words.starts_with("WRONGPASS") => {
@@ -399,6 +403,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 );
                 return Err(fault(UNAVAILABLE, words));
             }
+            // The store's own record of who changes it; what was changed is the application's to tell.
+            tracing::info!(user = self.user, "wrote");
         }
         Ok(table)
     }

@@ -216,6 +216,14 @@ impl Browser {
         Ok(())
     }
 
+    /// Signs in from elsewhere, wherever that leads: the application may not let them in.
+    pub async fn sign_in_anew(&mut self) -> Result<(), Miss> {
+        self.cookies.clear();
+        self.csrf.clear();
+        let password = self.password.expose().to_owned();
+        self.try_sign_in(&password).await.map(drop)
+    }
+
     /// Goes to the application and gives this password where it is asked for; where that led.
     pub async fn try_sign_in(&mut self, password: &str) -> Result<(Page, url::Url), Miss> {
         let start = format!("{}{}/sign-in?return={}%2F", self.edge, self.part, self.part.replace('/', "%2F"));

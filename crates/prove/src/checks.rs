@@ -3,6 +3,7 @@
 mod audit;
 pub(crate) mod backup;
 mod blob;
+mod components;
 mod compute;
 mod database;
 mod doors;
@@ -10,9 +11,13 @@ mod edge;
 mod encrypted;
 mod front;
 mod graph;
+mod groups;
 mod identity;
+mod images;
 pub(crate) mod members;
 mod network;
+mod people;
+mod private;
 mod registry;
 mod rights;
 mod source;
@@ -21,6 +26,7 @@ mod storage;
 mod story;
 mod telemetry;
 pub(crate) mod vault;
+mod writers;
 
 use std::pin::Pin;
 
@@ -167,6 +173,28 @@ catalogue! {
     looks "graph_cluster" graph::cluster: "Members of the graph at addresses and in zones of their own, one leads, all others follow, and the monitor calls that healthy.";
     acts "graph_member_lost" graph::member_lost: "The graph's leader is killed with all its processes: reads go on, another leads, a write is taken, nothing acknowledged is lost.";
     acts "graph_monitor_names" graph::monitor_names: "A member is paused: the monitor names it and calls the cluster degraded, and healthy again afterwards.";
+    acts "graph_parted" writers::parted: "A member is cut from all others: the monitor's word for the cluster leaves healthy, and is back once it is healed.";
+    looks "graph_writer" writers::graph_writer: "A CREATE from every part's place with its own credentials: one succeeds, and the store recorded its name alone.";
+    acts "only_way_to_write" writers::only_way_to_write: "What is written through the edge is read in the store; with the one part stopped no way writes.";
+    looks "single_entry" components::single_entry: "From where people are each component is tried directly and refused, and answers through the edge.";
+    acts "contained" components::contained: "Each process belongs to a declared workload, and each workload has a user and a network that no other has.";
+    acts "each_alone" components::each_alone: "Each component is one workload with a program, user and network of its own; each is killed in turn, and all others answer.";
+    looks "routed" components::routed: "The telemetry says which component had the request for a path.";
+    looks "marked" components::marked: "A request with a mark leaves log lines with it from every part that it passes.";
+    looks "told_of_each" components::told_of_each: "Of each component: requests a second, durations and failures as the client counted them, and one trace.";
+    looks "refused_at_edge" components::refused_at_edge: "Bad methods and malformed requests are refused, and no component has heard of them.";
+    acts "private_flows" private::private_flows: "Stories are told while the router is watched: each connection has both ends in the stamp's space; outside only the entries answer.";
+    looks "closed_outside" private::closed_outside: "Every port of every workload is tried at every address of the stamp outside its network: only the entries answer.";
+    acts "secure_links" private::secure_links: "A run is watched: every connection is TLS; a wrong password, an unknown name and undeclared places are refused.";
+    looks "names_inside" private::names_inside: "Names of workloads are private addresses from a service's place, and nothing outside.";
+    looks "page_needs_sign_in" people::page_needs_sign_in: "A page leads who has no session to the directory's password, and is shown to who signed in.";
+    acts "group_decides" people::group_decides: "Somebody in a group has access; taken out of it and signed in again they get 403.";
+    looks "groups_are" groups::are: "The stamp tells of so many resource groups, and what they hold of what runs.";
+    looks "every_resource_grouped" groups::every_resource: "Every workload that runs is in exactly one resource group.";
+    looks "group_has_all" groups::has_all: "A resource group holds every workload of some kinds, and no other group holds one.";
+    acts "group_alone" groups::alone: "With everything that runs outside a resource group stopped, a person's requests are served.";
+    acts "group_stopped" groups::stopped: "With every workload of a resource group stopped, a person's requests are served.";
+    acts "registry_holds" images::holds: "Images of services are built; catalogue and tags name them, and each is pulled by its digest.";
     compares "own_telemetry" telemetry::own: "Requests to one stamp do not move the counts of another.";
     acts "logs_kept" telemetry::kept: "The clock moved: a line is found the day before its end and gone the day after.";
 }

@@ -7,7 +7,7 @@ use api::client::{Client, Target};
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::{Miss, sql};
+use crate::{Miss, bolt, sql};
 
 /// What begins the line that holds the answer.
 pub const MARK: &str = "inside: ";
@@ -35,13 +35,15 @@ pub enum Ask {
     },
     /// Variables of the environment.
     Environment { names: Vec<String> },
-    /// Statements on the database that a variable names, one connection. Without a name libpq's variables say where it is, and a
-    /// token of the own identity opens it.
+    /// Statements on the database that a variable names, one connection; in Cypher, if it is the address of a graph store. Without
+    /// a name libpq's variables say where it is, and a token of the own identity opens it.
     Sql { variable: String, statements: Vec<String> },
     /// Connections to that database, all at once, one more each time until one is refused or there are `most`.
     Connections { variable: String, most: usize },
     /// Whether an address takes a connection.
     Reach { address: String, milliseconds: u64 },
+    /// The addresses of a name.
+    Resolve { name: String },
 }
 
 /// What was seen.
@@ -71,6 +73,7 @@ pub enum Saw {
         refused: Option<String>,
     },
     Reach(Result<(), String>),
+    Resolve(Vec<std::net::IpAddr>),
     Failed(String),
 }
 
@@ -155,6 +158,11 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
             Ok(Saw::Environment(names.iter().map(of).collect()))
         }
         Ask::Sql { variable: name, statements } => {
+            if let Some(graph) = variable(&name).ok().and_then(|text| bolt::Address::parse(&text)) {
+                return Ok(Saw::Sql(
+                    bolt::rows(&graph, &std::fs::read(variable("SSL_CERT_FILE")?)?, &statements).await?,
+                ));
+            }
             let client = match name.as_str() {
                 "" => by_identity().await?,
                 name => sql::connect(&variable(name)?).await?,
@@ -174,6 +182,10 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
                 Err(_) => Err(format!("no answer in {milliseconds} ms")),
             };
             Ok(Saw::Reach(reached))
+        }
+        Ask::Resolve { name } => {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+            Ok(Saw::Resolve(found.map(|all| all.map(|at| at.ip()).collect()).unwrap_or_default()))
         }
     }
 }

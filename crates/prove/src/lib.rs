@@ -6,6 +6,7 @@
 //!
 //! It never changes a person's stamp: what acts runs on scratch stamps only.
 
+mod bolt;
 mod browser;
 mod checks;
 mod claim;

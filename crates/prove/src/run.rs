@@ -65,7 +65,7 @@ pub async fn run(
     let mut seen: BTreeMap<String, (Seen, f64)> = BTreeMap::new();
     let (acting, looking): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|((acts, _), _)| *acts);
     // Stamps come up one after the other, before anything is timed.
-    let mut stamps: Vec<&String> = looking.iter().map(|(_, (_, on, _))| on).collect();
+    let mut stamps: Vec<&str> = looking.iter().flat_map(|(_, (_, on, _))| each(on)).collect();
     stamps.dedup();
     for stamp in stamps {
         told("", stamp, None, 0.0);
@@ -75,7 +75,7 @@ pub async fn run(
         let waiting = jobs.into_iter().map(|((_, key), (check, on, call))| -> Job<'_> {
             Box::pin(async move {
                 let begun = Instant::now();
-                let seen = check.look(lab, &on, &call).await;
+                let seen = look_on_each(check, lab, &on, &call).await;
                 (key, seen, begun.elapsed().as_secs_f64())
             })
         });
@@ -87,6 +87,27 @@ pub async fn run(
     }
     let claims = rows.iter().map(|row| finding(row, row.call.as_ref().and_then(|c| seen.get(&key(row, c))), scope));
     Ok(Report { system: system.into(), claims: claims.collect() })
+}
+
+/// The stamps that a row names: `dev`, or `dev, prod` of a sentence about all.
+fn each(on: &str) -> impl Iterator<Item = &str> {
+    on.split(',').map(str::trim)
+}
+
+/// Looks at every stamp that the row names; the first that is not as the row says decides.
+async fn look_on_each(check: &checks::Check, lab: &Lab, on: &str, call: &Call) -> Seen {
+    let several = each(on).count() > 1;
+    let mut told = Vec::new();
+    for stamp in each(on) {
+        let seen = check.look(lab, stamp, call).await;
+        told.push(match seen {
+            Ok(seen) if several => format!("{stamp}: {seen}"),
+            Ok(seen) => seen,
+            Err(Miss::Failed(why)) if several => return Err(Miss::Failed(format!("{stamp}: {why}"))),
+            Err(miss) => return Err(miss),
+        });
+    }
+    Ok(told.join("; "))
 }
 
 fn key(row: &Row, call: &Call) -> String {

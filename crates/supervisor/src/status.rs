@@ -143,11 +143,21 @@ pub async fn status(ground: &Arc<Ground>, row: &StampRow) -> Result<Status, Erro
         state: state.into(),
         urls,
         ca: layout.ca(),
+        groups: groups(&system, &resources),
         resources,
         network: network::in_words(ground, &system, &layout),
         supervisor_pid: own,
         supervisor_pss_bytes: drivers::proc::pss_bytes(own).unwrap_or(0),
     })
+}
+
+/// The declared groups, each with those of the workloads that belong to a resource it holds.
+fn groups(system: &model::System, resources: &[ResourceStatus]) -> BTreeMap<String, Vec<String>> {
+    let of = |group: &model::system::Group| {
+        let held = |name: &str| plan::resource_of(name).parse().is_ok_and(|id| group.members.contains(&id));
+        resources.iter().filter(|r| held(&r.name)).map(|r| r.name.clone()).collect()
+    };
+    system.groups.iter().map(|(name, group)| (name.clone(), of(group))).collect()
 }
 
 /// How the members of each database with several stand.

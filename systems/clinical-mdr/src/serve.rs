@@ -58,6 +58,7 @@ pub fn around(router: Router, policy: &str) -> Router {
         .fallback(async || Fault::NotFound.into_response())
         .layer(DefaultBodyLimit::max(BODY))
         .layer(from_fn(in_time))
+        .layer(from_fn(told))
         .layer(from_fn(move |request: Request, next: Next| {
             let policy = policy.clone();
             async move {
@@ -71,6 +72,21 @@ pub fn around(router: Router, policy: &str) -> Router {
             }
         }))
         .layer(from_fn(sdk::telemetry::track))
+}
+
+/// A line for each request, so that the store of logs tells which parts one has passed.
+async fn told(request: Request, next: Next) -> Response {
+    let quiet = is_probe(request.uri().path());
+    let response = next.run(request).await;
+    if !quiet {
+        tracing::info!(status = response.status().as_u16(), "answered");
+    }
+    response
+}
+
+/// The platform asks these every second.
+fn is_probe(path: &str) -> bool {
+    path.ends_with("/health")
 }
 
 async fn in_time(request: Request, next: Next) -> Response {
@@ -93,5 +109,16 @@ async fn asked() {
         }
         // Without signals the process can still be killed; ending at once would be worse.
         _ => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_told_and_probes_are_not() {
+        assert!(["/health", "/api/health", "/export/health"].into_iter().all(is_probe));
+        assert!(!["/", "/library", "/healthy", "/api/v1/library"].into_iter().any(is_probe));
     }
 }

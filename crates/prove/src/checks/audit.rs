@@ -125,6 +125,11 @@ pub async fn admin_acts(lab: &Lab, on: &str, c: &Call) -> Seen {
     let person = site.person(&["user"]).await?;
     site.inside(service, &[Ask::Environment { names: Vec::new() }]).await?;
     site.token(&format!("service.{service}"), "https://vault.azure.net").await?;
+    // What the roles did for it is theirs to tell, and comes to the record that people read.
+    let of_person = |e: &Event| e.time_ms >= begun && e.object.ends_with(&format!("/{}", person.id));
+    let by_identity = found(&site, "supervisor", "the directory's record of the new person", of_person).await?;
+    let of_secret = |e: &Event| e.time_ms >= begun && e.object.contains(&name);
+    let by_vault = found(&site, "supervisor", "the vault's record of the new secret", of_secret).await?;
     lab.down(on).await?;
     let site = lab.restore(on).await?;
     let records: Vec<api::audit::Record> =
@@ -157,7 +162,9 @@ pub async fn admin_acts(lab: &Lab, on: &str, c: &Call) -> Seen {
     must!(named == 1, "the value of the secret stands in the record");
     let who = events.first().map(|e| e.actor.clone()).unwrap_or_default();
     Ok(format!(
-        "{} kinds of acts by {who}, each with actor, action, target and time; no secret among them",
-        kinds.len()
+        "{} kinds of acts by {who}, each with actor, action, target and time; no secret among them; of the roles {} and {}",
+        kinds.len(),
+        by_identity.action,
+        by_vault.action
     ))
 }

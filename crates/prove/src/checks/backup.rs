@@ -300,11 +300,14 @@ pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
     later
 }
 
-/// `second_region(OTHER STAMP, SERVICE, VARIABLE, FILE)`: the first is lost with all that carries its label.
+/// `second_region(OTHER STAMP+ANOTHER, SERVICE, VARIABLE, FILE)`: the first is lost with all that carries its label.
 pub async fn second_region(lab: &Lab, on: &str, c: &Call) -> Seen {
-    let (site, other) = (lab.site(on).await?, lab.site(c.argument(0, "dev")).await?);
+    let site = lab.site(on).await?;
     must!(backups(&site).await?.backups.copy.is_some(), "{on} has no second copy");
-    must!(backups(&other).await?.backups.copy.is_none(), "{} has a second copy as well", other.stamp);
+    for other in c.argument(0, "dev").split('+') {
+        let other = lab.site(other).await?;
+        must!(backups(&other).await?.backups.copy.is_none(), "{} has a second copy as well", other.stamp);
+    }
     let work = Work::of(lab, c, 1)?;
     base(&site).await?;
     for number in 1..=5 {

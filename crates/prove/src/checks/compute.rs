@@ -74,13 +74,22 @@ fn address_space(pid: u32) -> Result<Option<u64>, Miss> {
     Ok(line.and_then(|line| line.split_whitespace().next()?.parse().ok()))
 }
 
-/// `bounds(WORKLOAD, CPUS, MIB)`: the kernel's limits of every process of the workload but its shim's.
+/// `bounds(WORKLOAD, CPUS, MIB[, SIZE])`: with the name of a size, the workload is declared to be of it; the kernel's limits of every process of the workload but its shim's.
 pub async fn bounds(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let workload = c.argument(0, "service.web");
     let (cpus, mib): (f64, u64) = (c.argument(1, "1").parse()?, c.argument(2, "0").parse()?);
     let pids = site.pids(workload);
     must!(!pids.is_empty(), "{workload} does not run");
+    if let Some(name) = c.arguments.get(3) {
+        // What people know it by, and pay for.
+        let size = workload.parse().ok().and_then(|id: model::ResourceId| match site.system.resources.get(&id) {
+            Some(model::Resource::Service(service)) => service.size.clone(),
+            Some(model::Resource::Postgres(postgres)) => postgres.size.clone(),
+            _ => None,
+        });
+        must!(size.as_ref() == Some(name), "{workload} is of the size {size:?}, not {name}");
+    }
     if let Some(refused) = site.missing.iter().find(|m| m.contains("limits (")) {
         return Err(Miss::NotHere { why: "this machine sets no limits for us".into(), command: refused.clone() });
     }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// PostgreSQL's SSLRequest: length 8, then the code 80877103 (its protocol, "Message Formats").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-/// `every_connection(SERVICE, VARIABLE OF ITS DATABASE, SECRET)`: the parts that call others are ended and start anew under a
+/// `every_connection(SERVICE, VARIABLE OF ITS DATABASE, SECRET[, GROUP OF PEOPLE])`: the parts that call others are ended and start anew under a
 /// watch, people sign in and work, and what passed the router is told apart by its first bytes; then every port is tried
 /// without TLS.
 pub async fn every_connection(lab: &Lab, on: &str, c: &Call) -> Seen {
@@ -39,7 +39,7 @@ pub async fn every_connection(lab: &Lab, on: &str, c: &Call) -> Seen {
         Ok(site)
     })
     .await?;
-    let mut person = site.signed_in(&["user"]).await?;
+    let mut person = site.signed_in(&[c.argument(3, "user")]).await?;
     let me = person.get("/api/v1/me").await?.status;
     must!(me == 200, "a person who signed in is answered {me}");
     let url = site.url(&site.first("vault")?)?;

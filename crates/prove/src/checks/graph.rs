@@ -21,7 +21,7 @@ use crate::{
 const LONG: Duration = Duration::from_secs(90);
 
 /// What the monitor says of the cluster.
-async fn monitor(site: &Site, graph: &str) -> Result<String, Miss> {
+pub(super) async fn monitor(site: &Site, graph: &str) -> Result<String, Miss> {
     let name = format!("{graph}.monitor");
     let now = status(site).await?;
     let seen = now.resources.iter().find(|r| r.name == name).and_then(|r| r.member.clone());
@@ -29,7 +29,7 @@ async fn monitor(site: &Site, graph: &str) -> Result<String, Miss> {
 }
 
 /// Waits until one member leads, all others follow it, and the monitor says so.
-async fn healthy(site: &Site, graph: &str) -> Result<Vec<(String, MemberStatus)>, Miss> {
+pub(super) async fn healthy(site: &Site, graph: &str) -> Result<Vec<(String, MemberStatus)>, Miss> {
     until_in("one member leads, all others follow, and the monitor calls that healthy", LONG, async || {
         let all = members(&status(site).await?, graph);
         let leads = all.iter().filter(|(_, m)| m.part == "leader" && m.synchronous).count();

@@ -13,7 +13,7 @@ use crate::{
 
 const VAULT: &str = "https://vault.azure.net";
 
-/// `sign_in_needed(API PATH)`.
+/// `sign_in_needed(API PATH[, GROUP OF PEOPLE])`.
 pub async fn sign_in_needed(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let path = c.argument(0, "/api/v1/me");
@@ -26,7 +26,7 @@ pub async fn sign_in_needed(lab: &Lab, on: &str, c: &Call) -> Seen {
         client.bearer(api::Secret::new("eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.")).send("GET", path, None).await?;
     let bad = [nobody, foreign.status.as_u16(), altered.status.as_u16()];
     must!(bad == [401, 401, 401], "without a token, with another's, with an unsigned one: {bad:?}");
-    let mut person = site.person(&["user"]).await?;
+    let mut person = site.person(&[c.argument(1, "user")]).await?;
     let (page, at) = person.try_sign_in("not the password").await?;
     must!(page.status != 200 || !page.text.contains("Sign out"), "a wrong password leads to {at}");
     must!(person.get(path).await?.status == 401, "after a wrong password the API answers");
@@ -182,6 +182,44 @@ pub async fn roles_everywhere(lab: &Lab, on: &str, c: &Call) -> Seen {
     Ok(seen.join(", "))
 }
 
+/// Texts of the sources that look like passwords, each told by its file and its first letters.
+fn passwords_in(lab: &Lab) -> Result<Vec<String>, Miss> {
+    let mut found = Vec::new();
+    let mut folders = vec![lab.folder().join("src")];
+    let mut look = |name: String, text: &str| {
+        for literal in text.split('"').skip(1).step_by(2).filter(|literal| looks_like_password(literal)) {
+            found.push(format!("{name}: {}...", literal.chars().take(3).collect::<String>()));
+        }
+    };
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)?.flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else if entry.path().extension().is_some_and(|e| e == "rs") {
+                // A line at a time, so that one odd quotation mark does not turn the rest of a file inside out.
+                std::fs::read_to_string(entry.path())?
+                    .lines()
+                    .for_each(|line| look(entry.file_name().to_string_lossy().into_owned(), line));
+            }
+        }
+    }
+    if let Some((file, text)) = lab.spoilt_source() {
+        text.lines().for_each(|line| look(file.clone(), line));
+    }
+    Ok(found)
+}
+
+/// One word of ten letters or more, with both cases, a digit and a mark, as rules for passwords ask for.
+fn looks_like_password(text: &str) -> bool {
+    let has = |of: fn(&char) -> bool| text.chars().any(|c| of(&c));
+    (10..80).contains(&text.len())
+        && !text.chars().any(|c| c.is_whitespace() || "/{}.,\\:;<>".contains(c))
+        && has(char::is_ascii_uppercase)
+        && has(char::is_ascii_lowercase)
+        && has(char::is_ascii_digit)
+        && has(char::is_ascii_punctuation)
+}
+
 /// `no_credentials_stored(SERVICE, SECRET...)`: values are looked for in the sources and in all that is stored.
 pub async fn no_credentials_stored(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
@@ -214,6 +252,8 @@ pub async fn no_credentials_stored(lab: &Lab, on: &str, c: &Call) -> Seen {
         must!(!site.manifest.contains(word), "`{word}` is written in the manifest");
         must!(found.is_empty(), "`{word}` is written in {found:?}");
     }
+    let by_hand = passwords_in(lab)?;
+    must!(by_hand.is_empty(), "the sources hold what looks like a password: {by_hand:?}");
     let saw = site.inside(service, &[Ask::Token { resource: VAULT.into() }]).await?;
     let Some(Saw::Token { status: 200, sha256: digest, .. }) = saw.first() else { miss!("{saw:?}") };
     must!(*digest != sha256(b""), "the identity endpoint gave an empty token");

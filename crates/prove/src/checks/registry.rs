@@ -27,11 +27,11 @@ fn fresh() -> String {
 }
 
 /// A client of the registry without credentials.
-fn nobody(site: &Site) -> Result<Client, Miss> {
+pub(super) fn nobody(site: &Site) -> Result<Client, Miss> {
     site.client(&site.url(&site.first("registry")?)?)
 }
 
-fn basic(user: &str, password: &Secret) -> String {
+pub(super) fn basic(user: &str, password: &Secret) -> String {
     let text = format!("{user}:{}", password.expose());
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
 }
@@ -47,7 +47,7 @@ async fn login(site: &Site, user: &str, password: &Secret) -> Result<(u16, Optio
 }
 
 /// A refresh token of a workload: its token of the directory, exchanged as `az acr login` does.
-async fn exchanged(site: &Site, workload: &str) -> Result<Secret, Miss> {
+pub(super) async fn exchanged(site: &Site, workload: &str) -> Result<Secret, Miss> {
     let token = site.token(workload, AUDIENCE).await?;
     let form = format!("grant_type=access_token&service=registry&access_token={}", token.expose());
     let answer = nobody(site)?

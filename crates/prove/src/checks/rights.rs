@@ -21,8 +21,9 @@ pub async fn tier(lab: &Lab, on: &str, c: &Call) -> Seen {
     let status: VaultStatus = site.control(&vault)?.get("/status").await?;
     must!(status.sku.eq_ignore_ascii_case(tier), "the tier of {vault} is {}", status.sku);
     let name = vault.trim_start_matches("vault.");
+    // In the stamp's own overlay, which counts before what all stamps have.
     let access = format!(
-        "[vault.{name}]\naccess = [{{ to = \"{service}\", role = \"Key Vault Administrator\" }}, \
+        "[stamps.{on}.vault.{name}]\naccess = [{{ to = \"{service}\", role = \"Key Vault Administrator\" }}, \
          {{ to = \"{service}.migrate\", role = \"Key Vault Secrets User\" }}]\n"
     );
     let seen = async {

@@ -56,6 +56,11 @@ pub async fn run(system: Option<&str>, stamp: &str, json: bool) -> anyhow::Resul
     if !disks.is_empty() {
         screen::table(&["DISK", "SIZE", "USED", "FREE", "GROWS", "FREE ON THE MACHINE"], &disks);
     }
+    if !status.groups.is_empty() {
+        let rows: Vec<Vec<String>> =
+            status.groups.iter().map(|(name, holds)| vec![name.clone(), holds.join(", ")]).collect();
+        screen::table(&["GROUP", "HOLDS"], &rows);
+    }
     if !status.network.is_empty() {
         screen::talk(&format!("network: {}", status.network));
     }
