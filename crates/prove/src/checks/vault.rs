@@ -247,11 +247,11 @@ pub async fn soft_delete(lab: &Lab, on: &str, c: &Call) -> Seen {
     later
 }
 
-/// `purge_protection(PROTECTED STAMP, OTHER STAMP)`.
+/// `purge_protection(PROTECTED STAMP[, OTHER STAMP])`.
 pub async fn purge(lab: &Lab, _: &str, c: &Call) -> Seen {
     let protected = purge_in(lab, c.argument(0, "prod"), false).await?;
-    let open = purge_in(lab, c.argument(1, "dev"), true).await?;
-    Ok(format!("{protected}; {open}"))
+    let Some(other) = c.arguments.get(1) else { return Ok(protected) };
+    Ok(format!("{protected}; {}", purge_in(lab, other, true).await?))
 }
 
 async fn purge_in(lab: &Lab, stamp: &str, allowed: bool) -> Seen {
