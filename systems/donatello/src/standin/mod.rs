@@ -231,7 +231,7 @@ fn told(it: &StandIn) -> Value {
 async fn show(State(it): State<StandIn>, headers: HeaderMap) -> Json<Value> {
     let mut told = told(&it);
     if openai::allowed(&it, &headers) || replicate::allowed(&it, &headers) {
-        told["log"] = serde_json::to_value(&*it.noted()).unwrap_or_default();
+        told["log"] = it.noted().iter().rev().map(|noted| json!(noted)).collect();
     }
     Json(told)
 }
