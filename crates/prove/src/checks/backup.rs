@@ -295,7 +295,9 @@ pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
                 swap(&site, SwapAct::Discard).await?;
             }
         }
-        let site = lab.at(on, (days + 1) * DAY_MS).await?;
+        // Until the next one lies before all that may be gone back to, the first is needed.
+        let end = days + between;
+        let site = lab.at(on, end * DAY_MS).await?;
         until_in("the end of the first backup", LONG, async || {
             let all = backups(&site).await?.backups;
             must!(!all.bases.iter().any(|b| b.name == first.name), "{} is still there", first.name);
@@ -303,7 +305,7 @@ pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
         })
         .await?;
         must!(restore(&site, Target::Point { name: point.clone() }).await.is_err(), "what is let go was restored");
-        Ok(format!("{} is restored from on day {}, and gone on day {}", first.name, days - 1, days + 1))
+        Ok(format!("{} is restored from on day {}, and gone on day {end}", first.name, days - 1))
     }
     .await;
     lab.restore(on).await?;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Lab, Miss, Seen, claim::Call, must};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{Lab, Miss, Seen, claim::Call, must, tls};
 
 /// `largest_request(METHOD PATH, MIB)`: JSON of exactly so many bytes, as somebody who is signed in. What it holds is nothing
 /// that the application knows: it reads all of it, and refuses it for that.
@@ -11,16 +13,25 @@ pub async fn largest(lab: &Lab, on: &str, c: &Call) -> Seen {
     let (method, path) = c.argument(0, "POST /").split_once(' ').unwrap_or(("POST", "/"));
     let most = c.argument(1, "10").parse::<usize>()? << 20;
     let mut person = site.signed_in(&["user"]).await?;
-    let mut statuses = Vec::new();
-    for bytes in [most, most + 1] {
-        let frame = r#"{"filler": ""}"#;
-        let body = frame.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - frame.len())));
-        must!(body.len() == bytes, "the body has {} bytes", body.len());
-        statuses.push(person.send(method, path, "application/json", Some(body)).await?.status);
-    }
+    let frame = r#"{"filler": ""}"#;
+    let body = frame.replace("\"\"", &format!("\"{}\"", "x".repeat(most - frame.len())));
+    must!(body.len() == most, "the body has {} bytes", body.len());
+    let taken = person.send(method, path, "application/json", Some(body)).await?.status;
     // 400: read to its end, and not understood.
-    must!(statuses == [400, 413], "{most} bytes are answered {}, one more {}", statuses[0], statuses[1]);
-    Ok(format!("{most} bytes are read ({}), one byte more is {}", statuses[0], statuses[1]))
+    must!(taken == 400, "{most} bytes are answered {taken}");
+    // Who says beforehand that it is more is answered before anything of it is sent.
+    let mut stream = tls::encrypted(&site.way("edge")?, &site.ca_pem).await?;
+    let host = site.url("edge")?.trim_start_matches("https://").to_owned();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        most + 1
+    );
+    stream.write_all(head.as_bytes()).await?;
+    let mut answer = [0; 12];
+    tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut answer)).await??;
+    let refused = String::from_utf8_lossy(&answer).into_owned();
+    must!(refused == "HTTP/1.1 413", "one byte more is answered `{refused}`");
+    Ok(format!("{most} bytes are read ({taken}), one byte more is answered `{refused}`"))
 }
 
 /// Takes a connection and says nothing, for good. Braces are doubled, since one would begin a template of the manifest.

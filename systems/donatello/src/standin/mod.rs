@@ -86,6 +86,8 @@ const NOTED: usize = 50;
 #[derive(Clone)]
 pub struct StandIn {
     inner: Arc<Inner>,
+    /// Of the addresses that it gives.
+    scheme: &'static str,
 }
 
 struct Inner {
@@ -113,7 +115,13 @@ impl StandIn {
             drawn: Mutex::default(),
             predictions: Mutex::default(),
         };
-        StandIn { inner: Arc::new(inner) }
+        StandIn { inner: Arc::new(inner), scheme: "http" }
+    }
+
+    /// Somebody ends TLS in front of it: the addresses that it gives are theirs.
+    #[must_use]
+    pub fn behind_tls(self) -> StandIn {
+        StandIn { scheme: "https", ..self }
     }
 
     /// Whether a key is the one that callers must show.
@@ -284,18 +292,19 @@ pub fn manner(words: &[&str]) -> Result<Manner, String> {
     if words.len() > 2 { Err("there are two words at most: MODE and LEAST-MOST".into()) } else { Ok(manner) }
 }
 
-/// `donatello provider KIND [MODE] [LEAST-MOST]`: serves until it is asked to end.
+/// `donatello provider KIND [MODE] [LEAST-MOST] [https]`: serves until it is asked to end.
 ///
 /// # Errors
 /// A setting is unusable or the address cannot be listened on.
-pub async fn run(settings: &Settings, kind: &str, mut manner: Manner) -> Result<(), StandInError> {
+pub async fn run(settings: &Settings, kind: &str, mut manner: Manner, behind_tls: bool) -> Result<(), StandInError> {
     let key = settings.optional("PROVIDER_KEY")?.map(Secret::new);
     manner.reuse = settings.parsed("STAND_IN_REUSE", "a number", manner.reuse)?;
     let ip = settings.parsed("LISTEN_ADDRESS", "an IP address", IpAddr::V4(Ipv4Addr::LOCALHOST))?;
     let address = SocketAddr::new(ip, settings.parsed("PORT", "a port number", 8080)?);
     let listener = TcpListener::bind(address).await.map_err(|source| StandInError::Listen { address, source })?;
     tracing::info!(%address, kind, ?manner, "a stand-in for a provider listens");
-    let app = router(kind, StandIn::new(key, manner));
+    let it = StandIn::new(key, manner);
+    let app = router(kind, if behind_tls { it.behind_tls() } else { it });
     sdk::serve(listener, app, serve::asked(), Duration::from_secs(2)).await.map_err(StandInError::Serve)
 }
 

@@ -80,7 +80,7 @@ async fn make(
     }
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("localhost").to_owned();
     let id = uuid::Uuid::new_v4().simple().to_string();
-    let made = json!({ "id": id, "status": "starting", "input": body["input"], "urls": { "get": format!("http://{host}/v1/predictions/{id}") } });
+    let made = json!({ "id": id, "status": "starting", "input": body["input"], "urls": { "get": format!("{}://{host}/v1/predictions/{id}", it.scheme) } });
     it.put(&id, made.clone());
     let behind = it.clone();
     tokio::spawn(async move {
@@ -94,7 +94,7 @@ async fn make(
                     _ => behind.draw(&prompt, size).await,
                 };
                 behind.predictions().images.insert(id.clone(), bytes);
-                json!({ "id": id, "status": "succeeded", "output": [format!("http://{host}/output/{id}")], "error": null })
+                json!({ "id": id, "status": "succeeded", "output": [format!("{}://{host}/output/{id}", behind.scheme)], "error": null })
             }
         };
         behind.put(&id, ended);
