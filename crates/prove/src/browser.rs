@@ -29,6 +29,8 @@ pub struct Page {
     pub status: u16,
     pub headers: http::HeaderMap,
     pub text: String,
+    /// SHA-256 of its bytes, hex.
+    pub digest: String,
 }
 
 impl Page {
@@ -151,7 +153,8 @@ impl Browser {
             }
         }
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        Ok(Page { status: answer.status.as_u16(), headers: answer.headers, text })
+        let digest = crate::inside::sha256(&answer.body);
+        Ok(Page { status: answer.status.as_u16(), headers: answer.headers, text, digest })
     }
 
     pub async fn get(&mut self, url: &str) -> Result<Page, Miss> {

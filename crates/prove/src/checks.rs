@@ -3,6 +3,7 @@
 mod audit;
 pub(crate) mod backup;
 mod blob;
+mod blobs;
 mod components;
 mod compute;
 mod database;
@@ -14,6 +15,7 @@ mod graph;
 mod groups;
 mod identity;
 mod images;
+mod limits;
 pub(crate) mod members;
 mod network;
 mod people;
@@ -76,13 +78,16 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    looks "tls_min" edge::tls_min: "Hellos of SSL 3 to TLS 1.1 and plain bytes are refused, whole handshakes of 1.2 and 1.3 succeed.";
+    looks "tls_min" edge::tls_min: "Hellos of SSL 3 to TLS 1.1 and plain bytes are refused, whole handshakes of 1.2 and 1.3 succeed; with 1.3 as least, 1.2 is refused.";
     looks "https_only" edge::https_only: "Plain HTTP is redirected to HTTPS, and the answer by HTTPS carries strict transport security.";
     looks "security_headers" edge::security_headers: "A page and an API answer carry each of the five security headers.";
+    looks "largest_request" limits::largest: "A request of the most bytes is taken by the application, one of a byte more gets 413.";
+    acts "times_out" limits::times_out: "A back-end that never answers stands behind a path: the client is answered 504 when the time is up, not earlier or much later.";
     acts "port_follows" edge::port_follows: "The port and its variable are changed, and the edge reaches the application at the new port.";
     looks "bounds" compute::bounds: "The kernel's limits of each process of a workload.";
     looks "environment_says" edge::environment_says: "A variable of the running process has the value, and an error page shows nothing of the program.";
     looks "story" story::tell: "The steps of a file of the system's checks: API calls as a signed-in person, and rows read past the application.";
+    acts "story_alone" story::tell_alone: "The same by itself: its steps change or end parts, or have an outside provider fail, and put it back.";
     acts "secure_sources" source::secure: "A copy of the sources is analysed as the build does it, and is clean; with an unsafe pattern planted it is not.";
     looks "sign_in_needed" identity::sign_in_needed: "Somebody signs in through the directory and uses the application; without or with a bad token the API answers 401.";
     looks "own_token" identity::own_token: "From the service's own place the identity endpoint gives a token that names the service, without a credential; another place with the same header gets none.";
@@ -95,8 +100,9 @@ catalogue! {
     looks "right_of_service" vault::right_of_service: "As the service: reading succeeds, writing and deleting are refused with 403.";
     acts "role_decides" vault::role_decides: "Without a role the service is refused, given the reader's role it reads, with the role taken away it is refused.";
     looks "refused_and_audited" vault::refused_and_audited: "An identity without the role gets 403, and the refusal is in the audit record.";
+    looks "only_reader" limits::only_reader: "Each named secret is read by the one service and refused to every other workload of the stamp.";
     acts "soft_delete" vault::soft_delete: "Deleted secrets, the clock moved: the day before the end one is recovered, the day after another is gone.";
-    compares "purge_protection" vault::purge: "A deleted secret is purged in one stamp, and in the other the highest role is refused.";
+    compares "purge_protection" vault::purge: "In one stamp the highest role may not purge a deleted secret; in the other, if one is named, it may.";
     acts "rotation_reaches_service" vault::rotation: "A secret is rotated, the service restarted: the new value is in use, the stored settings are the same.";
     looks "connection_from_vault" vault::connection_from_vault: "The service reads the connection string with its own identity and opens the database by it.";
     compares "own_vault" vault::own_vault: "Two stamps have vaults at two addresses, and the identity of one is refused by the other.";
@@ -106,6 +112,9 @@ catalogue! {
     acts "admin_acts_recorded" audit::admin_acts: "An act of each kind that the supervisor carries out for people is recorded with who, what, to which stamp and when.";
     acts "audit_kept" audit::kept: "The clock moved: a record is found the day before its end and gone the day after.";
     looks "blob_reader" blob::reader: "As the service: listing and reading succeed, writing and deleting are refused; without a token, with another's, and as services without a role all is refused.";
+    acts "blob_tiers" blobs::tiers: "The clock moved: a blob is hot the day before its container cools it and cool the day after, then archived and not read until it is taken out.";
+    acts "blob_undeleted" blobs::undeleted: "The clock moved: a deleted blob is brought back the day before its end, and another is gone the day after.";
+    looks "blob_versions" blobs::versions: "A blob is overwritten: the earlier version is read by its id, the blob itself has what was written last.";
     looks "registry_password" registry::password: "With the vault's password somebody logs in to the registry, pushes and pulls; with three others nobody does.";
     looks "registry_private" registry::private: "Without credentials nothing is pulled, by tag or digest; with its identity a service pulls and may not push; the pull is recorded.";
     compares "registry_tier" registry::tier: "Each registry says its tier, and takes an announced blob of half its room and not one of a byte more than all.";
@@ -130,7 +139,7 @@ catalogue! {
     acts "lost_less_than" front::lost_less_than: "A drill is run on the stamp: the time that acknowledged writes span which are gone afterwards.";
     acts "zone_lost" members::zone_lost: "Every process of the database's primary is killed at once; the standby in another zone takes over, the application recovers by itself, and each committed row is there.";
     looks "encrypted_at_rest" database::encrypted_at_rest: "The file system under the data is encrypted.";
-    acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back.";
+    acts "health_follows_database" stamps::health_follows_database: "With the database ended the health page is not 200, and it is again once the database is back; pages of the process alone stay 200.";
     acts "stamps_stand_alone" stamps::stand_alone: "Two stamps share no process, address, CA or folder, and each serves with the other taken down.";
     acts "regions_apart" stamps::regions_apart: "Two stamps run in the regions they are labelled with, each with application, database and vault of its own.";
     acts "one_without_the_other" stamps::one_without_the_other: "With the database of one stamp killed again and again under load, the other answers every request.";

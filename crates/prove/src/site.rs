@@ -233,7 +233,18 @@ impl Site {
         let StampRef { system, stamp } = self.of();
         let id = uuid::Uuid::new_v4().simple().to_string();
         let email = format!("check-{}@example.com", &id[..12]);
-        let groups: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+        // Not every directory calls everybody `user`: where it does not, the last of its groups is the least.
+        let declared = self.system.resources.values().find_map(|resource| match resource {
+            model::Resource::Identity(identity) => Some(&identity.groups),
+            _ => None,
+        });
+        let known = |group: &str| declared.is_none_or(|all| all.iter().any(|known| known == group));
+        let least = declared.and_then(|all| all.last().cloned());
+        let of = |group: &&str| match least.clone() {
+            Some(least) if *group == "user" && !known(group) => least,
+            _ => (*group).to_owned(),
+        };
+        let groups: Vec<String> = groups.iter().map(of).collect();
         let name = format!("Check {}", &id[..6]);
         let ask = api::supervisor::UserRequest { system, stamp, email: email.clone(), name, groups };
         let answer: api::identity::UserAnswer = self.supervisor.post("/user", &ask).await?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use donatello::{migrations, serve, standin, worker};
 use sdk::Settings;
 
-const USAGE: &str = "usage: donatello api | worker | migrate | provider openai|replicate [MODE] [LEAST-MOST] (settings are environment variables, see README.md)";
+const USAGE: &str = "usage: donatello api | worker | migrate | provider openai|replicate [MODE] [LEAST-MOST] [https] (settings are environment variables, see README.md)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,8 +51,12 @@ async fn worker() -> Result<()> {
 }
 
 async fn provider(kind: &str, words: &[&str]) -> Result<()> {
+    let (words, behind_tls) = match words {
+        [words @ .., "https"] => (words, true),
+        words => (words, false),
+    };
     let manner = standin::manner(words).map_err(anyhow::Error::msg)?;
-    standin::run(&Settings::from_environment(), kind, manner).await.context("donatello provider failed")
+    standin::run(&Settings::from_environment(), kind, manner, behind_tls).await.context("donatello provider failed")
 }
 
 async fn migrate() -> Result<()> {

@@ -49,16 +49,18 @@ pub async fn secret_access(lab: &Lab, on: &str, c: &Call) -> Seen {
     Ok(told.join("; "))
 }
 
-pub async fn sign_in(lab: &Lab, on: &str, _: &Call) -> Seen {
+/// `sign_in_audited(GROUP, GROUP)`: of somebody, and another that they are given.
+pub async fn sign_in(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
-    let mut person = site.person(&["user"]).await?;
+    let groups = [c.argument(0, "user"), c.argument(1, "manager")];
+    let mut person = site.person(&groups[..1]).await?;
     let begun = jiff::Timestamp::now().as_millisecond() - 1_000;
     person.try_sign_in("not the password").await?;
     let of_person = |e: &Event| e.time_ms >= begun && e.object.ends_with(&format!("/{}", person.id));
     let failed = |e: &Event| of_person(e) && e.action == "session.start" && e.outcome == Outcome::Denied;
     let failed = found(&site, "anonymous", "a record of the failed sign-in", failed).await?;
     let api::supervisor::StampRef { system, stamp } = site.of();
-    let groups = vec!["user".into(), "manager".into()];
+    let groups = groups.map(str::to_owned).to_vec();
     let ask = api::supervisor::UserRequest { system, stamp, email: person.email.clone(), name: "Check".into(), groups };
     let _: api::identity::UserAnswer = site.supervisor.post("/user", &ask).await?;
     let changed = |e: &Event| of_person(e) && e.outcome == Outcome::Ok && e.action.starts_with("person.");

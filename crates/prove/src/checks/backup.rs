@@ -87,7 +87,8 @@ impl<'a> Work<'a> {
     /// The rows as a restored database has them, by the service's own role and password.
     async fn read_beside(&self, site: &Site, restored: &Restored) -> Result<Vec<String>, Miss> {
         let vault = site.vault(&format!("service.{}", self.service)).await?;
-        let answer = vault.send("GET", "/secrets/ConnectionStrings--DefaultConnection?api-version=7.4", None).await?;
+        let secret = referred(&site.manifest, self.service, self.variable)?;
+        let answer = vault.send("GET", &format!("/secrets/{secret}?api-version=7.4"), None).await?;
         let value: serde_json::Value = serde_json::from_slice(&answer.body)?;
         let (_, name) = restored.name.split_once('.').unwrap_or_default();
         let (_, origin) = restored.origin.split_once('.').unwrap_or_default();
@@ -110,6 +111,14 @@ fn is_disk(path: &std::path::Path) -> bool {
     let mut magic = [0; 2];
     let read = std::fs::File::open(path).and_then(|file| file.read_exact_at(&mut magic, 1024 + 56));
     read.is_ok() && magic == [0x53, 0xef]
+}
+
+/// The secret that a variable of a service is a reference to.
+fn referred(manifest: &str, service: &str, variable: &str) -> Result<String, Miss> {
+    let document: toml_edit::DocumentMut = manifest.parse()?;
+    let value = document.get("service").and_then(|s| s.get(service)?.get("env")?.get(variable)?.as_str());
+    let name = value.and_then(|v| v.split_once("SecretName=")?.1.split([';', ')']).next());
+    name.map(str::to_owned).ok_or_else(|| Miss::Failed(format!("{variable} of {service} is no reference to a secret")))
 }
 
 /// As a text of SQL.
@@ -234,16 +243,16 @@ pub async fn mistake_undone(lab: &Lab, on: &str, c: &Call) -> Seen {
     ))
 }
 
-/// `daily_backups(DAYS)`.
+/// `daily_backups(COUNT, DAYS BETWEEN)`: one day between them, if it does not say.
 pub async fn daily(lab: &Lab, on: &str, c: &Call) -> Seen {
-    let days: i64 = c.argument(0, "3").parse()?;
+    let (count, between): (i64, i64) = (c.argument(0, "3").parse()?, c.argument(1, "1").parse()?);
     let site = lab.site(on).await?;
     let first = base(&site).await?;
     let later = async {
         // What other checks have left, by clocks that were moved as well, does not count.
         let known: Vec<String> = backups(&site).await?.backups.bases.into_iter().map(|b| b.name).collect();
         let mut seen = Vec::new();
-        for day in 1..=days {
+        for day in (1..=count).map(|number| number * between) {
             let site = lab.at(on, day * DAY_MS).await?;
             let found = until_in(&format!("the backup of day {day}"), LONG, async || {
                 let bases = backups(&site).await?.backups.bases;
@@ -261,31 +270,34 @@ pub async fn daily(lab: &Lab, on: &str, c: &Call) -> Seen {
     later
 }
 
-/// `backups_kept(DAYS)`.
+/// `backups_kept(DAYS, DAYS BETWEEN)`: one day between two, if it does not say.
 pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
-    let days: i64 = c.argument(0, "7").parse()?;
+    let (days, between): (i64, i64) = (c.argument(0, "7").parse()?, c.argument(1, "1").parse()?);
     let site = lab.site(on).await?;
     let first = base(&site).await?;
     let point = format!("kept-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
     back_up(&site, Some(point.clone())).await?;
     let later = async {
-        // The day after, so that there is one to begin from when the first goes.
-        for day in [1, days - 1] {
+        // The next one, so that there is one to begin from when the first goes.
+        for day in [between, days - 1] {
             let site = lab.at(on, day * DAY_MS).await?;
             until_in(&format!("the backup of day {day}"), LONG, async || {
                 let all = backups(&site).await?.backups;
                 let newest = all.bases.last().map(|b| b.begun_ms).unwrap_or_default();
-                must!(all.running.is_none() && newest >= first.begun_ms + day * DAY_MS, "the newest is of {newest}");
+                let due = first.begun_ms + (day - between + 1) * DAY_MS;
+                must!(all.running.is_none() && newest >= due, "the newest is of {newest}");
                 must!(all.bases.iter().any(|b| b.name == first.name), "{} is gone on day {day}", first.name);
                 Ok(())
             })
             .await?;
-            if day != 1 {
+            if day != between {
                 restore(&site, Target::Point { name: point.clone() }).await?;
                 swap(&site, SwapAct::Discard).await?;
             }
         }
-        let site = lab.at(on, (days + 1) * DAY_MS).await?;
+        // Until the next one lies before all that may be gone back to, the first is needed.
+        let end = days + between;
+        let site = lab.at(on, end * DAY_MS).await?;
         until_in("the end of the first backup", LONG, async || {
             let all = backups(&site).await?.backups;
             must!(!all.bases.iter().any(|b| b.name == first.name), "{} is still there", first.name);
@@ -293,7 +305,7 @@ pub async fn kept(lab: &Lab, on: &str, c: &Call) -> Seen {
         })
         .await?;
         must!(restore(&site, Target::Point { name: point.clone() }).await.is_err(), "what is let go was restored");
-        Ok(format!("{} is restored from on day {}, and gone on day {}", first.name, days - 1, days + 1))
+        Ok(format!("{} is restored from on day {}, and gone on day {end}", first.name, days - 1))
     }
     .await;
     lab.restore(on).await?;

@@ -12,7 +12,7 @@ use crate::{
 
 const OLD: [(u16, &str); 3] = [(0x0300, "SSL 3"), (0x0301, "TLS 1.0"), (0x0302, "TLS 1.1")];
 
-/// `tls_min(RESOURCE)`.
+/// `tls_min(RESOURCE, LEAST)`: 1.2, or 1.3.
 pub async fn tls_min(lab: &Lab, on: &str, call: &Call) -> Seen {
     let site = lab.site(on).await?;
     let resource = call.argument(0, "edge");
@@ -26,7 +26,15 @@ pub async fn tls_min(lab: &Lab, on: &str, call: &Call) -> Seen {
         refused.push(format!("{name}: {said}"));
     }
     let mut taken = Vec::new();
-    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+    let mut versions = vec![&rustls::version::TLS12, &rustls::version::TLS13];
+    if call.argument(1, "1.2") == "1.3" {
+        match tls::shakes(&way, before, versions.remove(0), &site.ca_pem).await {
+            Ok(cipher) => miss!("{resource} at {address} takes TLS 1.2 with {cipher}"),
+            Err(Miss::Failed(why)) => refused.push(format!("TLS 1.2: {why}")),
+            Err(other) => return Err(other),
+        }
+    }
+    for version in versions {
         let cipher = tls::shakes(&way, before, version, &site.ca_pem).await?;
         taken.push(format!("{:?} with {cipher}", version.version));
     }

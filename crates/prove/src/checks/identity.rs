@@ -13,7 +13,7 @@ use crate::{
 
 const VAULT: &str = "https://vault.azure.net";
 
-/// `sign_in_needed(API PATH[, GROUP OF PEOPLE])`.
+/// `sign_in_needed(API PATH, SERVICE, GROUP)`: a service that has an identity (`web`), and a group of people (`user`).
 pub async fn sign_in_needed(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let path = c.argument(0, "/api/v1/me");
@@ -21,12 +21,13 @@ pub async fn sign_in_needed(lab: &Lab, on: &str, c: &Call) -> Seen {
     let nobody = stranger.get(path).await?.status;
     let client = site.client(&site.url("edge")?)?;
     // A good token of the platform, but not one for this application.
-    let foreign = client.clone().bearer(site.token("service.web", VAULT).await?).send("GET", path, None).await?;
+    let service = format!("service.{}", c.argument(1, "web"));
+    let foreign = client.clone().bearer(site.token(&service, VAULT).await?).send("GET", path, None).await?;
     let altered =
         client.bearer(api::Secret::new("eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.")).send("GET", path, None).await?;
     let bad = [nobody, foreign.status.as_u16(), altered.status.as_u16()];
     must!(bad == [401, 401, 401], "without a token, with another's, with an unsigned one: {bad:?}");
-    let mut person = site.person(&[c.argument(1, "user")]).await?;
+    let mut person = site.person(&[c.argument(2, "user")]).await?;
     let (page, at) = person.try_sign_in("not the password").await?;
     must!(page.status != 200 || !page.text.contains("Sign out"), "a wrong password leads to {at}");
     must!(person.get(path).await?.status == 401, "after a wrong password the API answers");

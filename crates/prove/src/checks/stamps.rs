@@ -15,14 +15,18 @@ const LONG: Duration = Duration::from_secs(60);
 const STORM: Duration = Duration::from_secs(8);
 
 async fn health(site: &Site) -> Result<u16, Miss> {
-    Ok(site.client(&site.url("edge")?)?.send("GET", "/health", None).await?.status.as_u16())
+    asked(site, "/health").await
 }
 
-/// `health_follows_database(DATABASE)`.
+async fn asked(site: &Site, path: &str) -> Result<u16, Miss> {
+    Ok(site.client(&site.url("edge")?)?.send("GET", path, None).await?.status.as_u16())
+}
+
+/// `health_follows_database(DATABASE[, PAGE THAT FOLLOWS IT, PAGES THAT STAY...])`.
 pub async fn health_follows_database(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
-    let database = c.argument(0, "postgres.main");
-    must!(health(&site).await? == 200, "it is not healthy before");
+    let (database, page) = (c.argument(0, "postgres.main"), c.argument(1, "/health"));
+    must!(asked(&site, page).await? == 200, "it is not healthy before");
     // The keeper starts the server anew when it ends: it is ended as often as it comes back, until the page tells.
     let begun = Instant::now();
     let mut told = None;
@@ -32,18 +36,22 @@ pub async fn health_follows_database(lab: &Lab, on: &str, c: &Call) -> Seen {
             let _ = kill(*pid);
         }
         for _ in 0..10 {
-            match health(&site).await {
+            match asked(&site, page).await {
                 Ok(200) => {}
                 Ok(status) => told = Some(status),
                 Err(_) => {}
             }
+            for page in c.arguments.iter().skip(2) {
+                let status = asked(&site, page).await?;
+                must!(status == 200, "with the database ended, {page} answers {status}");
+            }
         }
     }
-    let Some(status) = told else { miss!("with the database ended again and again, /health stays 200") };
+    let Some(status) = told else { miss!("with the database ended again and again, {page} stays 200") };
     let back = Instant::now();
     until_in("it is healthy again", LONG, async || {
         let site = lab.restore(on).await?;
-        let status = health(&site).await?;
+        let status = asked(&site, page).await?;
         must!(status == 200, "it answers {status}");
         Ok(())
     })

@@ -1,8 +1,10 @@
 //! `story(NAME)`: what only an application can show, as steps in a file of the system (`checks/NAME.toml`): API calls as
 //! somebody who signed in, calls from the place of a service, jobs, and rows that are read past the application.
+//! `story_alone(NAME)` is the same for what changes what others meet: parts are changed and ended, a provider fails.
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +15,7 @@ use crate::{
     Error, Lab, Miss, Seen, Site,
     browser::Browser,
     claim::Call,
+    harm::kill,
     inside::{Ask, Saw},
     miss, must,
     script::{filled, plain},
@@ -33,6 +36,9 @@ struct Story {
     service: Option<String>,
     variable: Option<String>,
     step: Vec<Step>,
+    /// Taken at the end, however the story went: what others meet is put back.
+    #[serde(default)]
+    finally: Vec<Step>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -68,6 +74,11 @@ struct Step {
     /// Text that must, or must not, be in the answer.
     text: Option<String>,
     without: Option<String>,
+    /// Headers of the answer, each with texts that must be in it.
+    #[serde(default)]
+    says: BTreeMap<String, Vec<String>>,
+    /// SHA-256 of the answer's body, hex; a person's calls only.
+    digest: Option<String>,
     /// Names for values of the answer, by pointer; of a page, by the name of a form's hidden field.
     #[serde(default)]
     keep: BTreeMap<String, String>,
@@ -82,23 +93,45 @@ struct Step {
     rows: Option<Vec<Vec<String>>>,
     service: Option<String>,
     variable: Option<String>,
+    /// A question to the telemetry; its rows are compared with `rows` as well.
+    telemetry: Option<String>,
+    /// TOML laid on the manifest, in place of what was laid on it before; empty is the manifest as it is. Only alone.
+    change: Option<String>,
+    /// The process of a service, in each of its copies, is ended at once. Only alone.
+    kill: Option<String>,
+    /// Text of the refusal with which the statement, or the change, must be answered.
+    refused: Option<String>,
 }
 
 /// An answer, from wherever it was asked.
 struct Answer {
     status: u16,
     text: String,
+    headers: http::HeaderMap,
+    digest: String,
 }
 
 struct Teller<'a> {
-    site: &'a Site,
+    lab: &'a Lab,
+    on: &'a str,
+    site: Arc<Site>,
     story: &'a Story,
+    alone: bool,
+    changed: bool,
     signed_in: BTreeMap<String, Browser>,
     kept: BTreeMap<String, String>,
     seen: Vec<String>,
 }
 
 pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
+    told(lab, on, call, false).await
+}
+
+pub async fn tell_alone(lab: &Lab, on: &str, call: &Call) -> Seen {
+    told(lab, on, call, true).await
+}
+
+async fn told(lab: &Lab, on: &str, call: &Call, alone: bool) -> Seen {
     let name = call.argument(0, "");
     let text = lab.file(&format!("checks/{name}.toml"))?;
     let fault = |e: toml_edit::de::Error| Error::File { file: format!("checks/{name}.toml"), what: e.to_string() };
@@ -107,32 +140,44 @@ pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
     // Different in each telling, so that one does not meet what another left.
     let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
     let kept = BTreeMap::from([("unique".to_owned(), unique)]);
-    let mut teller = Teller { site: &site, story: &story, signed_in: BTreeMap::new(), kept, seen: Vec::new() };
+    let (signed_in, seen) = (BTreeMap::new(), Vec::new());
+    let mut teller = Teller { lab, on, site, story: &story, alone, changed: false, signed_in, kept, seen };
     if let Some(groups) = &story.groups {
         let person = Person { groups: groups.clone(), at: String::new() };
         let email = teller.enter("", &person).await?.email.clone();
         teller.kept.insert("email".to_owned(), email);
     }
-    for (number, step) in story.step.iter().enumerate() {
-        let begun = Instant::now();
-        let limit = Duration::from_secs(step.until.unwrap_or(0));
-        let told = teller.seen.len();
-        let mut pause = Duration::from_millis(20);
-        loop {
-            match teller.take(step).await {
-                Ok(()) => break,
-                Err(Miss::Failed(what)) if begun.elapsed() >= limit => miss!("step {}: {what}", number + 1),
-                Err(Miss::Failed(_)) => teller.seen.truncate(told),
-                Err(other) => return Err(other),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(500));
-        }
+    let told = teller.all(&story.step, "step").await;
+    let put_back = teller.all(&story.finally, "final step").await;
+    if teller.changed {
+        lab.restore(on).await?;
     }
+    told?;
+    put_back?;
     Ok(teller.seen.join("; "))
 }
 
 impl Teller<'_> {
+    async fn all(&mut self, steps: &[Step], word: &str) -> Result<(), Miss> {
+        for (number, step) in steps.iter().enumerate() {
+            let begun = Instant::now();
+            let limit = Duration::from_secs(step.until.unwrap_or(0));
+            let told = self.seen.len();
+            let mut pause = Duration::from_millis(20);
+            loop {
+                match self.take(step).await {
+                    Ok(()) => break,
+                    Err(Miss::Failed(what)) if begun.elapsed() >= limit => miss!("{word} {}: {what}", number + 1),
+                    Err(Miss::Failed(_)) => self.seen.truncate(told),
+                    Err(other) => return Err(other),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(500));
+            }
+        }
+        Ok(())
+    }
+
     fn fill(&self, text: &str) -> Result<String, Miss> {
         filled(text, &self.kept).map_err(Miss::Failed)
     }
@@ -147,7 +192,7 @@ impl Teller<'_> {
         if !self.signed_in.contains_key(name) {
             let browser = match self.story.people.get(name) {
                 Some(person) => return self.enter(name, &person.clone()).await,
-                None if name == "nobody" => Browser::stranger(self.site)?,
+                None if name == "nobody" => Browser::stranger(&self.site)?,
                 None if name.is_empty() => miss!("it has neither `groups` nor `as`"),
                 None => miss!("nobody of `people` is called {name}"),
             };
@@ -157,6 +202,13 @@ impl Teller<'_> {
     }
 
     async fn take(&mut self, step: &Step) -> Result<(), Miss> {
+        must!(self.alone || (step.change.is_none() && step.kill.is_none()), "`change` and `kill` need `story_alone`");
+        if let Some(change) = &step.change {
+            self.change(step, change).await?;
+        }
+        if let Some(service) = &step.kill {
+            self.kill(service).await?;
+        }
         if let Some(job) = &step.job {
             self.run(job).await?;
         }
@@ -168,6 +220,47 @@ impl Teller<'_> {
         if let Some(sql) = &step.sql {
             self.look(step, sql).await?;
         }
+        if let Some(sql) = &step.telemetry {
+            let sql = self.fill(sql)?;
+            let rows = self.site.query(&sql).await?;
+            let found = rows.iter().map(|row| row.iter().map(plain).collect()).collect();
+            self.compare(step, &sql, found)?;
+        }
+        Ok(())
+    }
+
+    /// Lays TOML on the manifest; what is refused leaves all as it was.
+    async fn change(&mut self, step: &Step, change: &str) -> Result<(), Miss> {
+        let change = self.fill(change)?;
+        self.changed = true;
+        let changed = self.lab.changed(self.on, &change).await;
+        match (&step.refused, changed) {
+            (None, changed) => self.site = changed?,
+            (Some(text), Err(Miss::Failed(why))) => {
+                let text = self.fill(text)?;
+                must!(why.contains(&text), "it is refused, but not with `{text}`: {why}");
+                let line = why.lines().find(|line| line.contains(&text)).unwrap_or_default();
+                self.seen.push(format!("`{change}` is refused: {}", line.trim()));
+                return Ok(());
+            }
+            (Some(_), Err(other)) => return Err(other),
+            (Some(text), Ok(_)) => miss!("`{change}` is not refused with `{text}`"),
+        }
+        self.seen.push(format!("with `{}`", change.trim().replace('\n', "; ")));
+        Ok(())
+    }
+
+    async fn kill(&mut self, service: &str) -> Result<(), Miss> {
+        // Each copy: its shim comes first, then the program.
+        self.site = self.lab.restore(self.on).await?;
+        let copies = self.site.status.resources.iter();
+        let copies = copies.filter(|r| r.name == service || r.name.starts_with(&format!("{service}+")));
+        let pids: Vec<u32> = copies.filter_map(|r| r.pids.get(1).copied()).collect();
+        must!(!pids.is_empty(), "{service} does not run");
+        for pid in &pids {
+            kill(*pid)?;
+        }
+        self.seen.push(format!("{} process(es) of {service} ended", pids.len()));
         Ok(())
     }
 
@@ -190,11 +283,12 @@ impl Teller<'_> {
             };
             let saw = self.site.inside(service, &[ask]).await?;
             let Some(Saw::Http { status, text: Some(text), .. }) = saw.first() else { miss!("{call}: {saw:?}") };
-            return Ok(Answer { status: *status, text: text.clone() });
+            let (headers, digest) = Default::default();
+            return Ok(Answer { status: *status, text: text.clone(), headers, digest });
         }
         let person = self.who(step.r#as.as_deref().unwrap_or_default()).await?;
         let page = person.send_with(method, path, kind, body, &headers).await?;
-        Ok(Answer { status: page.status, text: page.text })
+        Ok(Answer { status: page.status, text: page.text, headers: page.headers, digest: page.digest })
     }
 
     fn judge(&mut self, step: &Step, call: &str, answer: &Answer) -> Result<(), Miss> {
@@ -209,6 +303,17 @@ impl Teller<'_> {
         if let Some(text) = &step.without {
             let text = self.fill(text)?;
             must!(!answer.text.contains(&text), "the answer says `{text}`");
+        }
+        for (name, texts) in &step.says {
+            let found = answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            for text in texts {
+                let text = self.fill(text)?;
+                must!(found.contains(&text), "the header {name} is `{found}`, without `{text}`");
+            }
+        }
+        if let Some(digest) = &step.digest {
+            let digest = self.fill(digest)?;
+            must!(answer.digest == digest, "the answer has the digest {}, not {digest}", answer.digest);
         }
         for (name, field) in &step.field {
             self.kept.insert(name.clone(), crate::browser::field(&answer.text, field)?);
@@ -240,13 +345,26 @@ impl Teller<'_> {
         let variable = if step.service.is_some() { &step.variable } else { &self.story.variable };
         let ask = Ask::Sql { variable: variable.clone().unwrap_or_default(), statements: vec![sql.clone()] };
         let saw = self.site.inside(service, &[ask]).await?;
-        let Some(Saw::Sql(found)) = saw.first() else { miss!("{sql}: {saw:?}") };
+        match (saw.into_iter().next(), &step.refused) {
+            (Some(Saw::Sql(mut found)), None) => self.compare(step, &sql, found.remove(0)),
+            (Some(Saw::Failed(why)), Some(text)) => {
+                let text = self.fill(text)?;
+                must!(why.contains(&text), "{sql} is refused, but not with `{text}`: {why}");
+                self.seen.push(format!("refused: {why}"));
+                Ok(())
+            }
+            (saw, None) => miss!("{sql}: {saw:?}"),
+            (saw, Some(text)) => miss!("{sql} is not refused with `{text}`: {saw:?}"),
+        }
+    }
+
+    fn compare(&mut self, step: &Step, asked: &str, found: Vec<Vec<String>>) -> Result<(), Miss> {
         let mut expected = step.rows.clone().unwrap_or_default();
         for value in expected.iter_mut().flatten() {
             *value = self.fill(value)?;
         }
-        must!(found[0] == expected, "{sql} gives {:?}, not {expected:?}", found[0]);
-        self.seen.push(format!("{} row(s) past the application: {:?}", found[0].len(), found[0]));
+        must!(found == expected, "{asked} gives {found:?}, not {expected:?}");
+        self.seen.push(format!("{} row(s) past the application: {found:?}", found.len()));
         Ok(())
     }
 

@@ -160,6 +160,7 @@ fn shown(model: &crate::router::Model, regions: &[String]) -> Value {
     json!({
         "id": model.id, "provider_name": model.provider_name, "model_name": model.model_name, "title": model.title,
         "region": model.region, "allowed": regions.contains(&model.region), "is_ai": model.is_ai, "is_active": model.is_active,
+        "quality": model.quality, "commercial_use": model.commercial_use,
         "available": model.available && model.is_active && !model.open, "note": model.note, "circuit": model.state,
         "cost_per_image_aud": aud(model.cost_cents), "sla_percentage": model.sla as f64 / 100.0,
         "timeout_seconds": model.timeout_seconds, "success_rate": model.success_rate(), "usual_ms": model.usual_ms().round(),

@@ -1,18 +1,20 @@
 //! `donatello provider`: plays an outside provider over its own wire format, on demand slowly, wrongly or not at all.
 //!
 //! Every answer carries `x-stand-in`, so that nobody takes its pictures for a model's. How it behaves is changed by
-//! `POST /stand-in` with the same key that the provider's own requests need.
+//! `POST /stand-in` with the same key that the provider's own requests need; `GET /stand-in` with it tells which calls there
+//! were of late, and when.
 
 mod openai;
 mod replicate;
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -68,10 +70,24 @@ impl Default for Manner {
     }
 }
 
+/// A call that was made with the right key.
+#[derive(Clone, Debug, Serialize)]
+struct Noted {
+    /// Since the stand-in began, in milliseconds.
+    at_ms: u64,
+    prompt: String,
+    mode: String,
+}
+
+/// Calls that are told of.
+const NOTED: usize = 50;
+
 /// A stand-in's state. Cloning shares it.
 #[derive(Clone)]
 pub struct StandIn {
     inner: Arc<Inner>,
+    /// Of the addresses that it gives.
+    scheme: &'static str,
 }
 
 struct Inner {
@@ -79,6 +95,10 @@ struct Inner {
     key: OnceLock<Secret>,
     manner: Mutex<Manner>,
     calls: AtomicU64,
+    /// Calls with a wrong key, or none.
+    refused: AtomicU64,
+    begun: Instant,
+    noted: Mutex<VecDeque<Noted>>,
     drawn: Mutex<std::collections::HashMap<(u64, u32, u32), Vec<u8>>>,
     predictions: Mutex<replicate::Predictions>,
 }
@@ -89,10 +109,19 @@ impl StandIn {
             key: key.map_or_else(OnceLock::new, OnceLock::from),
             manner: Mutex::new(manner),
             calls: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            begun: Instant::now(),
+            noted: Mutex::default(),
             drawn: Mutex::default(),
             predictions: Mutex::default(),
         };
-        StandIn { inner: Arc::new(inner) }
+        StandIn { inner: Arc::new(inner), scheme: "http" }
+    }
+
+    /// Somebody ends TLS in front of it: the addresses that it gives are theirs.
+    #[must_use]
+    pub fn behind_tls(self) -> StandIn {
+        StandIn { scheme: "https", ..self }
     }
 
     /// Whether a key is the one that callers must show.
@@ -113,8 +142,26 @@ impl StandIn {
         self.inner.manner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// A key that is not the one is counted.
+    fn refuse(&self) {
+        self.inner.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn noted(&self) -> std::sync::MutexGuard<'_, VecDeque<Noted>> {
+        self.inner.noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn note(&self, prompt: &str, mode: &str) {
+        let at_ms = u64::try_from(self.inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut noted = self.noted();
+        noted.push_back(Noted { at_ms, prompt: prompt.to_owned(), mode: mode.to_owned() });
+        if noted.len() > NOTED {
+            noted.pop_front();
+        }
+    }
+
     /// Counts a call, waits as long as it takes, and gives the mode of this call.
-    async fn call(&self) -> (String, u64) {
+    async fn call(&self, prompt: &str) -> (String, u64) {
         let number = self.inner.calls.fetch_add(1, Ordering::Relaxed);
         let (mode, seconds, retry) = {
             let mut manner = self.manner();
@@ -129,6 +176,7 @@ impl StandIn {
             let part = (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 / (1_u64 << 24) as f64;
             (mode, manner.least + (manner.most - manner.least).max(0.0) * part, manner.retry_after)
         };
+        self.note(prompt, &mode);
         tokio::time::sleep(Duration::from_secs_f64(seconds.clamp(0.0, 600.0))).await;
         if mode == "hang" {
             std::future::pending::<()>().await;
@@ -182,8 +230,18 @@ fn size(text: &str) -> (u32, u32) {
     (part(w), part(h))
 }
 
-async fn show(State(it): State<StandIn>) -> Json<Value> {
-    Json(json!({ "manner": *it.manner(), "calls": it.calls() }))
+fn told(it: &StandIn) -> Value {
+    let refused = it.inner.refused.load(Ordering::Relaxed);
+    json!({ "manner": *it.manner(), "calls": it.calls(), "refused": refused })
+}
+
+/// Prompts are told to who has the key.
+async fn show(State(it): State<StandIn>, headers: HeaderMap) -> Json<Value> {
+    let mut told = told(&it);
+    if openai::allowed(&it, &headers) || replicate::allowed(&it, &headers) {
+        told["log"] = it.noted().iter().rev().map(|noted| json!(noted)).collect();
+    }
+    Json(told)
 }
 
 async fn change(State(it): State<StandIn>, headers: HeaderMap, Json(manner): Json<Manner>) -> Response {
@@ -197,7 +255,7 @@ async fn change(State(it): State<StandIn>, headers: HeaderMap, Json(manner): Jso
     }
     tracing::info!(?manner, "the stand-in behaves otherwise now");
     it.set(manner);
-    show(State(it)).await.into_response()
+    Json(told(&it)).into_response()
 }
 
 /// The stand-in's routes for `openai` or `replicate`.
@@ -234,18 +292,19 @@ pub fn manner(words: &[&str]) -> Result<Manner, String> {
     if words.len() > 2 { Err("there are two words at most: MODE and LEAST-MOST".into()) } else { Ok(manner) }
 }
 
-/// `donatello provider KIND [MODE] [LEAST-MOST]`: serves until it is asked to end.
+/// `donatello provider KIND [MODE] [LEAST-MOST] [https]`: serves until it is asked to end.
 ///
 /// # Errors
 /// A setting is unusable or the address cannot be listened on.
-pub async fn run(settings: &Settings, kind: &str, mut manner: Manner) -> Result<(), StandInError> {
+pub async fn run(settings: &Settings, kind: &str, mut manner: Manner, behind_tls: bool) -> Result<(), StandInError> {
     let key = settings.optional("PROVIDER_KEY")?.map(Secret::new);
     manner.reuse = settings.parsed("STAND_IN_REUSE", "a number", manner.reuse)?;
     let ip = settings.parsed("LISTEN_ADDRESS", "an IP address", IpAddr::V4(Ipv4Addr::LOCALHOST))?;
     let address = SocketAddr::new(ip, settings.parsed("PORT", "a port number", 8080)?);
     let listener = TcpListener::bind(address).await.map_err(|source| StandInError::Listen { address, source })?;
     tracing::info!(%address, kind, ?manner, "a stand-in for a provider listens");
-    let app = router(kind, StandIn::new(key, manner));
+    let it = StandIn::new(key, manner);
+    let app = router(kind, if behind_tls { it.behind_tls() } else { it });
     sdk::serve(listener, app, serve::asked(), Duration::from_secs(2)).await.map_err(StandInError::Serve)
 }
 
@@ -262,6 +321,16 @@ mod tests {
         );
         assert!(manner(&["asleep"]).unwrap_err().contains("no mode"));
         assert!(manner(&["ok", "30"]).unwrap_err().contains("5-30"));
+    }
+
+    #[test]
+    fn the_last_calls_are_told_and_no_more() {
+        let it = StandIn::new(None, Manner::default());
+        for number in 0..60 {
+            it.note(&format!("prompt {number}"), "ok");
+        }
+        let noted = it.noted();
+        assert_eq!((noted.len(), noted[0].prompt.as_str()), (NOTED, "prompt 10"));
     }
 
     #[test]

@@ -39,6 +39,7 @@ async fn generate(
     Json(body): Json<Value>,
 ) -> Response {
     if !allowed(&it, &headers) {
+        it.refuse();
         return error(StatusCode::UNAUTHORIZED, "401", "Access denied due to invalid subscription key.");
     }
     if version.version.is_none() {
@@ -47,7 +48,7 @@ async fn generate(
     let (Some(prompt), Some(wished)) = (body["prompt"].as_str(), body["size"].as_str()) else {
         return error(StatusCode::BAD_REQUEST, "invalid_request", "prompt and size are required");
     };
-    let (mode, retry) = it.call().await;
+    let (mode, retry) = it.call(prompt).await;
     if let Some(spoilt) = StandIn::spoilt(&mode, retry) {
         return spoilt;
     }

@@ -64,6 +64,7 @@ async fn make(
     Json(body): Json<Value>,
 ) -> Response {
     if !allowed(&it, &headers) {
+        it.refuse();
         return refused();
     }
     let Some(prompt) = body["input"]["prompt"].as_str().map(str::to_owned) else {
@@ -74,16 +75,16 @@ async fn make(
     let size = (part("width"), part("height"));
     let mode = it.manner().mode.clone();
     if ["limited", "broken", "garbage", "hang"].contains(&mode.as_str()) {
-        let (mode, retry) = it.call().await;
+        let (mode, retry) = it.call(&prompt).await;
         return StandIn::spoilt(&mode, retry).unwrap_or_else(|| StatusCode::INTERNAL_SERVER_ERROR.into_response());
     }
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("localhost").to_owned();
     let id = uuid::Uuid::new_v4().simple().to_string();
-    let made = json!({ "id": id, "status": "starting", "input": body["input"], "urls": { "get": format!("http://{host}/v1/predictions/{id}") } });
+    let made = json!({ "id": id, "status": "starting", "input": body["input"], "urls": { "get": format!("{}://{host}/v1/predictions/{id}", it.scheme) } });
     it.put(&id, made.clone());
     let behind = it.clone();
     tokio::spawn(async move {
-        let (mode, _) = behind.call().await;
+        let (mode, _) = behind.call(&prompt).await;
         let ended = match mode.as_str() {
             "refuse" => json!({ "id": id, "status": "failed", "error": "NSFW content detected" }),
             _ => {
@@ -93,7 +94,7 @@ async fn make(
                     _ => behind.draw(&prompt, size).await,
                 };
                 behind.predictions().images.insert(id.clone(), bytes);
-                json!({ "id": id, "status": "succeeded", "output": [format!("http://{host}/output/{id}")], "error": null })
+                json!({ "id": id, "status": "succeeded", "output": [format!("{}://{host}/output/{id}", behind.scheme)], "error": null })
             }
         };
         behind.put(&id, ended);

@@ -41,6 +41,9 @@ async fn each_provider_draws_and_says_that_a_stand_in_did() {
         assert_eq!(it["metadata"]["stand_in"], model != "renderer");
     }
     assert_eq!((studio.openai.calls(), studio.replicate.calls()), (1, 1));
+    let models = pia.get("/api/v1/models").await.json();
+    let finest = &models["items"][0];
+    assert_eq!((&finest["quality"], &finest["commercial_use"]), (&json!(98), &json!(true)), "{models}");
     studio.books_balance();
 }
 
