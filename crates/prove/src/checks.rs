@@ -197,7 +197,6 @@ catalogue! {
     acts "secure_links" private::secure_links: "A run is watched: every connection is TLS; a wrong password, an unknown name and undeclared places are refused.";
     looks "names_inside" private::names_inside: "Names of workloads are private addresses from a service's place, and nothing outside.";
     looks "page_needs_sign_in" people::page_needs_sign_in: "A page leads who has no session to the directory's password, and is shown to who signed in.";
-    acts "group_decides" people::group_decides: "Somebody in a group has access; taken out of it and signed in again they get 403.";
     looks "groups_are" groups::are: "The stamp tells of so many resource groups, and what they hold of what runs.";
     looks "every_resource_grouped" groups::every_resource: "Every workload that runs is in exactly one resource group.";
     looks "group_has_all" groups::has_all: "A resource group holds every workload of some kinds, and no other group holds one.";

@@ -67,12 +67,23 @@ fn own_addresses() -> Vec<Ipv4Addr> {
     found.into_iter().collect()
 }
 
-/// Whether this machine, outside the stamp's network, gets a connection at any of its own addresses or at one of the stamp's.
+/// In each block of the stamp nobody has this number.
+const NOBODY: u8 = 251;
+
+/// Whether this machine, outside the stamp's network, gets a connection at any of its own addresses or at one of the stamp's. A
+/// gateway that answers for every address there is says nothing of the stamp: what is not this machine's own counts only where
+/// the address beside it, which nobody has, is closed.
 pub(super) async fn from_outside(addresses: &[Ipv4Addr], port: u16) -> Result<Option<SocketAddr>, Miss> {
     let addresses = addresses.to_vec();
     let act = move || {
         let open = |ip: &Ipv4Addr| TcpStream::connect_timeout(&(*ip, port).into(), PATIENCE).is_ok();
-        addresses.into_iter().find(open).map(|ip| SocketAddr::from((ip, port)))
+        let own = |ip: &Ipv4Addr| std::net::TcpListener::bind((*ip, 0)).is_ok();
+        let beside = |ip: &Ipv4Addr| {
+            let [a, b, c, _] = ip.octets();
+            Ipv4Addr::new(a, b, c, NOBODY)
+        };
+        let found = addresses.into_iter().find(|ip| open(ip) && (own(ip) || !open(&beside(ip))));
+        found.map(|ip| SocketAddr::from((ip, port)))
     };
     tokio::task::spawn_blocking(act).await.map_err(|e| Miss::Failed(e.to_string()))
 }

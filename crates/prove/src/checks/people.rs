@@ -1,4 +1,4 @@
-//! What people may see before and after they sign in, and by their groups.
+//! What people may see before and after they sign in.
 
 use crate::{Lab, Miss, Seen, browser::Browser, claim::Call, must};
 
@@ -32,27 +32,4 @@ pub async fn page_needs_sign_in(lab: &Lab, on: &str, c: &Call) -> Seen {
         "without a session {page} leads to the directory's password ({statuses:?}); signed in: {}",
         shown.status
     ))
-}
-
-/// `group_decides(GROUP, PATH, ...)`: in the group, out of it, and in it again; each time signed in anew.
-pub async fn group_decides(lab: &Lab, on: &str, c: &Call) -> Seen {
-    let site = lab.site(on).await?;
-    let group = c.argument(0, "");
-    let mut person = site.person(&[group]).await?;
-    let mut seen = Vec::new();
-    for (groups, wanted) in [(vec![group.to_owned()], 200), (Vec::new(), 403), (vec![group.to_owned()], 200)] {
-        let said = if groups.is_empty() { "out of it" } else { "in the group" };
-        let api::supervisor::StampRef { system, stamp } = site.of();
-        let email = person.email.clone();
-        let ask = api::supervisor::UserRequest { system, stamp, email, name: "Check".into(), groups };
-        let _: api::identity::UserAnswer = site.supervisor.post("/user", &ask).await?;
-        person.sign_in_anew().await?;
-        for path in c.arguments.iter().skip(1) {
-            let status = person.get(path).await?.status;
-            must!(status == wanted, "{said}, {path} answers {status}");
-            seen.push(format!("{said}: {path} {status}"));
-        }
-    }
-    must!(seen.len() > 2, "no path is named");
-    Ok(seen.join(", "))
 }
