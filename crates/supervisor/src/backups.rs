@@ -61,12 +61,12 @@ struct Swapping {
     name: ResourceId,
     /// What the data that was there is called from then on.
     kept: String,
-    /// The workload whose data is swapped: whoever leads.
+    /// Every member of the database; one swap that was begun before there could be several names none.
+    #[serde(default)]
+    members: Vec<String>,
+    /// The member whose data is swapped: whoever led when all were stopped. None until then.
     #[serde(default)]
     leader: Option<String>,
-    /// The other members, whose data is removed: it parts from the restored one's, and each copies the leader's anew.
-    #[serde(default)]
-    others: Vec<String>,
 }
 
 fn read<T: serde::de::DeserializeOwned>(journal: &Journal, row: &StampRow, fact: &str) -> Result<Option<T>, Error> {
@@ -577,35 +577,64 @@ async fn swap_now(
     beside: &Beside,
 ) -> Result<Option<PathBuf>, Error> {
     let kept = format!("{KEPT}{}", ground.clock.now_s());
-    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    let leader = crate::lead::primary(ground, &layout, &beside.origin)?;
     let members = system.resources.get(&beside.origin).map(|r| plan::workloads(&beside.origin, r)).unwrap_or_default();
     let swapping = Swapping {
         origin: beside.origin.clone(),
         name: beside.name.clone(),
         kept: kept.clone(),
-        others: members.into_iter().filter(|member| *member != leader).collect(),
-        leader: Some(leader.clone()),
+        members,
+        leader: None,
     };
     write(&ground.journal, row, SWAP, &swapping)?;
     // From here on it is gone on with, by this or by the next `up`.
     reconcile::bring_up(ground, row, work).await?;
-    let place = layout.place(&leader);
-    let disk = place.join(format!("{kept}.ext4"));
-    Ok(Some(if disk.exists() { disk } else { place.join("data").join(kept) }))
+    let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
+    Ok(self::kept(&layout, &beside.origin).into_iter().find(|path| path.file_stem().is_some_and(|name| *name == *kept)))
 }
 
-/// Carries a swap out that was begun; nothing where none was. Blocks. Run twice, or cut anywhere, it ends the same.
-pub fn finish_swap(ground: &Ground, row: &StampRow) -> Result<(), Error> {
+/// Carries a swap out that was begun; nothing where none was. Run twice, or cut anywhere, it ends the same.
+pub async fn finish_swap(ground: &Arc<Ground>, row: &StampRow) -> Result<(), Error> {
     let Some(swapping) = read::<Swapping>(&ground.journal, row, SWAP)? else { return Ok(()) };
+    // Nobody takes over meanwhile: what is stopped here is no death.
+    let guard = ground.lead_lock(&row.system, &row.stamp, &swapping.origin).lock_owned().await;
+    if crate::lead::saga(ground, &row.system, &row.stamp, &swapping.origin)?.is_some() {
+        return Err(Error::Asked {
+            what: format!("a change of who leads {} is under way, and its data is swapped after that", swapping.origin),
+            hint: Some(format!(
+                "`stamp up` again once `stamp status {} --stamp {}` says it is over",
+                row.system, row.stamp
+            )),
+        });
+    }
+    let (ground, row) = (ground.clone(), row.clone());
+    blocking(move || {
+        let _guard = guard;
+        carry_out(&ground, &row, swapping)
+    })
+    .await
+}
+
+fn carry_out(ground: &Ground, row: &StampRow, mut swapping: Swapping) -> Result<(), Error> {
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, row)?;
-    // One that was begun before there was a leader to name is of a database with one server.
-    let origin = swapping.leader.clone().unwrap_or_else(|| swapping.origin.to_string());
     let name = swapping.name.to_string();
-    for workload in [&name, &origin].into_iter().chain(&swapping.others) {
+    if swapping.members.is_empty() {
+        swapping.members.push(swapping.origin.to_string());
+    }
+    for workload in std::iter::once(&name).chain(&swapping.members) {
         place::stop(ground, &layout, workload)?;
     }
-    part_with(&layout, &origin, &swapping.others)?;
+    if swapping.members.len() > 1 {
+        // Before another history begins: nobody is safe with anybody any more, so that no member without data takes over.
+        for member in &swapping.members {
+            remove(&crate::lead::records(&layout, member).join(api::member::SAFE_WITH))?;
+        }
+    }
+    let origin = match &swapping.leader {
+        Some(leader) => leader.clone(),
+        None => crate::lead::primary(ground, &layout, &swapping.origin)?,
+    };
+    swapping.leader = Some(origin.clone());
+    write(&ground.journal, row, SWAP, &swapping)?;
     let (own, other) = (layout.place(&origin).join("data"), layout.place(&name).join("data"));
     let disks = [&origin, &name].map(|workload| storage::file(&layout.place(workload)).exists());
     if disks == [true, false] && other.join("pgdata").exists() {
@@ -613,6 +642,13 @@ pub fn finish_swap(ground: &Ground, row: &StampRow) -> Result<(), Error> {
             what: format!("{origin} has a disk of its own, and {name} was restored into a folder"),
             hint: Some("`--discard` it, and restore it where volumes can be mounted (`stamp doctor`)".into()),
         });
+    }
+    // The others' data parts from what was restored: each copies the leader's anew. What was acknowledged is all in the
+    // leader's, which is kept.
+    for member in swapping.members.iter().filter(|member| **member != origin) {
+        let place = layout.place(member);
+        remove(&storage::file(&place))?;
+        remove(&place.join("data/pgdata"))?;
     }
     if disks.contains(&true) {
         swap_disks(&layout.place(&origin), &layout.place(&name), &swapping.kept)?;
@@ -629,21 +665,6 @@ pub fn finish_swap(ground: &Ground, row: &StampRow) -> Result<(), Error> {
         hand_over(&pgdata, user).map_err(Error::file("hand over", &pgdata))?;
     }
     swapped(ground, row, &layout, &swapping)
-}
-
-/// Before another history begins: nobody is safe with anybody any more, so that no member without data is promoted, and the
-/// others' data goes. What was acknowledged is all in the leader's, which is kept.
-fn part_with(layout: &Layout, leader: &str, others: &[String]) -> Result<(), Error> {
-    for member in std::iter::once(leader).chain(others.iter().map(String::as_str)).filter(|_| !others.is_empty()) {
-        let record = crate::lead::records(layout, member).join(api::member::SAFE_WITH);
-        remove(&record)?;
-    }
-    for member in others {
-        let place = layout.place(member);
-        remove(&storage::file(&place))?;
-        remove(&place.join("data/pgdata"))?;
-    }
-    Ok(())
 }
 
 /// Each has a disk of its own: the restored one's takes the place of the other's, which is kept as it is. Whose it is from then

@@ -204,8 +204,7 @@ pub fn system_of(ground: &Ground, row: &StampRow) -> Result<System, Error> {
 
 pub(crate) async fn bring_up(ground: &Arc<Ground>, row: &StampRow, work: &Work) -> Result<Ready, Error> {
     apply::all_placed(ground, row).await?;
-    let unswapped = (ground.clone(), row.clone());
-    blocking(move || crate::backups::finish_swap(&unswapped.0, &unswapped.1)).await?;
+    crate::backups::finish_swap(ground, row).await?;
     let system = system_of(ground, row)?;
     let scene = {
         let (ground, row, system) = (ground.clone(), row.clone(), system);
