@@ -291,3 +291,17 @@ pub fn claims(token: &str) -> Option<serde_json::Value> {
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(middle).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_named_by_capitals_and_one_that_is_not_set_is_a_miss() {
+        assert_eq!(resolved("5 $ and $lower").ok().as_deref(), Some("5 $ and $lower"));
+        assert!(matches!(resolved("$NO_SUCH_VARIABLE_IS_SET/path"), Err(Miss::Failed(why)) if why.contains("NO_SUCH")));
+        // Every test has this one.
+        let home = std::env::var("PATH").unwrap_or_default();
+        assert_eq!(resolved("a $PATH b").ok(), Some(format!("a {} b", home.trim_end_matches('/'))));
+    }
+}

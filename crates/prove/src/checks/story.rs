@@ -103,6 +103,31 @@ struct Step {
     refused: Option<String>,
 }
 
+impl Step {
+    /// A step that judges what it did not ask for would hold whatever happens.
+    fn fault(&self) -> Option<&'static str> {
+        let of_call = self.r#as.is_some()
+            || self.from.is_some()
+            || self.body.is_some()
+            || self.status.is_some()
+            || self.text.is_some()
+            || self.without.is_some()
+            || self.digest.is_some()
+            || !(self.has.is_empty() && self.says.is_empty() && self.keep.is_empty() && self.field.is_empty());
+        let rows = self.sql.is_some() || self.telemetry.is_some();
+        let acts = self.call.is_some() || self.job.is_some() || self.change.is_some() || self.kill.is_some();
+        match () {
+            () if !acts && !rows => Some("it does nothing"),
+            () if of_call && self.call.is_none() => Some("it judges a call and makes none"),
+            () if self.rows.is_some() && !rows => Some("it has `rows` and asks for none"),
+            () if self.refused.is_some() && self.sql.is_none() && self.change.is_none() => {
+                Some("`refused` is of a statement or a change")
+            }
+            () => None,
+        }
+    }
+}
+
 /// An answer, from wherever it was asked.
 struct Answer {
     status: u16,
@@ -136,6 +161,12 @@ async fn told(lab: &Lab, on: &str, call: &Call, alone: bool) -> Seen {
     let text = lab.file(&format!("checks/{name}.toml"))?;
     let fault = |e: toml_edit::de::Error| Error::File { file: format!("checks/{name}.toml"), what: e.to_string() };
     let story: Story = toml_edit::de::from_str(&text).map_err(fault)?;
+    must!(!story.step.is_empty(), "checks/{name}.toml tells nothing");
+    for (number, step) in story.step.iter().chain(&story.finally).enumerate() {
+        if let Some(what) = step.fault() {
+            miss!("checks/{name}.toml, step {}: {what}", number + 1);
+        }
+    }
     let site = lab.site(on).await?;
     // Different in each telling, so that one does not meet what another left.
     let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
@@ -382,5 +413,26 @@ impl Teller<'_> {
         must!(run.outcome == "done", "{job}: {} {}", run.outcome, run.note);
         self.seen.push(format!("{job} ran and succeeded"));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+mod tests {
+    use super::*;
+
+    fn fault(step: &str) -> Option<&'static str> {
+        toml_edit::de::from_str::<Step>(step).unwrap().fault()
+    }
+
+    #[test]
+    fn a_step_that_judges_nothing_is_no_step() {
+        assert_eq!(fault("call = 'GET /'\ntext = 'Hello'"), None);
+        assert_eq!(fault("sql = 'SELECT 1'\nrows = [['1']]"), None);
+        assert_eq!(fault("change = 'a = 1'\nrefused = 'a'"), None);
+        for step in ["", "text = 'Hello'", "sql = 'SELECT 1'\nhas = { '/a' = 'b' }", "call = 'GET /'\nrows = [['1']]"] {
+            assert!(fault(step).is_some(), "{step}");
+        }
+        assert!(fault("call = 'GET /'\nrefused = 'no'").is_some());
     }
 }
