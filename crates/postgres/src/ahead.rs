@@ -8,8 +8,8 @@ use std::{
 
 /// What is handed over at a time, bytes.
 const BLOCK: usize = 1 << 18;
-/// How many blocks are read before somebody takes them: 4 MiB of memory hide the pauses of either side.
-const BLOCKS: usize = 16;
+/// How much is read before somebody takes it, bytes: it hides the pauses of either side.
+pub(crate) const PAUSES: usize = 16 * BLOCK;
 
 /// The bytes of a reader that runs in a thread of its own. Dropped before the end, it ends that thread.
 pub(crate) struct Ahead {
@@ -22,8 +22,9 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    pub fn new(from: impl Read + Send + 'static) -> io::Result<Self> {
-        let (give, filled) = sync_channel(BLOCKS);
+    /// Reads up to `most` bytes (256 KiB at least) before they are asked for.
+    pub fn new(from: impl Read + Send + 'static, most: usize) -> io::Result<Self> {
+        let (give, filled) = sync_channel((most / BLOCK).max(1));
         let (emptied, take) = channel();
         thread::Builder::new().name("read-ahead".into()).spawn(move || fill(from, &give, &take))?;
         Ok(Self { filled, emptied, block: Vec::new(), at: 0, ended: false })
@@ -64,10 +65,10 @@ mod tests {
 
     #[test]
     fn every_byte_comes_in_order_and_then_the_end() {
-        for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, (BLOCKS + 3) * BLOCK + 7] {
+        for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, PAUSES + 3 * BLOCK + 7] {
             let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
             let mut read = Vec::new();
-            let mut ahead = Ahead::new(io::Cursor::new(bytes.clone())).unwrap();
+            let mut ahead = Ahead::new(io::Cursor::new(bytes.clone()), PAUSES).unwrap();
             ahead.read_to_end(&mut read).unwrap();
             assert!(read == bytes, "{length}");
             assert_eq!(ahead.read(&mut [0; 8]).unwrap(), 0, "after the end there is nothing");
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_fault_comes_as_it_was_told_and_is_no_end() {
-        let error = Ahead::new(Breaks(3 * BLOCK)).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
+        let error = Ahead::new(Breaks(3 * BLOCK), PAUSES).unwrap().read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::InvalidData, "changed".to_owned()));
     }
 
@@ -107,7 +108,7 @@ mod tests {
     #[test]
     fn who_has_seen_enough_ends_the_thread() {
         let (ended, tells) = channel();
-        let mut ahead = Ahead::new(Tells(ended)).unwrap();
+        let mut ahead = Ahead::new(Tells(ended), PAUSES).unwrap();
         ahead.read_exact(&mut [0; 100]).unwrap();
         drop(ahead);
         tells.recv().unwrap();

@@ -3,8 +3,10 @@
 
 use std::{
     fs,
+    io::Read,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -12,6 +14,7 @@ use api::{WireError, backup::BackupConfig, client::Client};
 
 use crate::{
     Error,
+    ahead::Ahead,
     repository::Repository,
     seal::Head,
     wal::{self, Segment},
@@ -103,7 +106,6 @@ pub(crate) fn store(repository: &Repository, pgdata: &Path, name: &str, now_ms: 
 }
 
 fn same(repository: &Repository, place: &str, bytes: &[u8]) -> Result<bool, Error> {
-    use std::io::Read as _;
     let mut stored = Vec::with_capacity(bytes.len());
     let path = repository.root().join(place);
     repository
@@ -114,24 +116,55 @@ fn same(repository: &Repository, place: &str, bytes: &[u8]) -> Result<bool, Erro
     Ok(stored == bytes)
 }
 
+/// The file that a server which replays the log will ask for next: it is unsealed while that server is busy with the one before,
+/// so that a restore uses two cores. One file in memory, 16 MiB.
+#[derive(Default)]
+pub(crate) struct Next(Mutex<Option<(Segment, Ahead)>>);
+
+impl Next {
+    fn take(&self, segment: Option<Segment>) -> Option<Ahead> {
+        let opened = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        opened.filter(|(next, _)| Some(*next) == segment).map(|(_, ahead)| ahead)
+    }
+
+    /// Opens what follows; what is not there, or does not open, is told of when it is asked for.
+    fn open_after(&self, segment: Segment, repository: &Repository) {
+        let next = Segment { number: segment.number + 1, ..segment };
+        let place = format!("wal/{}", next.name());
+        if !repository.has(&place) {
+            return;
+        }
+        let opened = repository.get(&place).ok().and_then(|file| Ahead::new(file, wal::SEGMENT_BYTES as usize).ok());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = opened.map(|ahead| (next, ahead));
+    }
+
+    /// Nothing more is asked for.
+    pub fn forget(&self) {
+        self.take(None);
+    }
+}
+
 /// Puts a file of the archive where a server that is being restored wants it. Blocks.
-pub(crate) fn give(repository: &Repository, pgdata: &Path, name: &str, to: &str) -> Result<(), Error> {
+pub(crate) fn give(repository: &Repository, next: &Next, pgdata: &Path, name: &str, to: &str) -> Result<(), Error> {
     if !wal::is_archived(name) {
         return Err(Error::NotArchived(name.chars().take(64).collect()));
     }
     let file = to.strip_prefix("pg_wal/").filter(|f| !f.is_empty() && !f.contains('/') && *f != "..");
     let Some(file) = file else { return Err(Error::Config(format!("{to} is not in the folder of the log"))) };
-    let place = format!("wal/{name}");
-    if !repository.has(&place) {
-        return Err(Error::NoSegment(name.into()));
-    }
+    let (place, segment) = (format!("wal/{name}"), Segment::parse(name));
+    let mut content: Box<dyn Read> = match next.take(segment) {
+        Some(opened) => Box::new(opened),
+        None if repository.has(&place) => Box::new(repository.get(&place)?),
+        None => return Err(Error::NoSegment(name.into())),
+    };
     let target: PathBuf = pgdata.join("pg_wal").join(file);
-    let mut content = repository.get(&place)?;
     let mut into = fs::File::create(&target).map_err(Error::io("make", &target))?;
     let copied = std::io::copy(&mut content, &mut into);
     let copied = copied.map_err(crate::repository::broken(&repository.root().join(&place)));
     if copied.is_err() {
         let _ = fs::remove_file(&target);
+    } else if let Some(segment) = segment {
+        next.open_after(segment, repository);
     }
     copied.map(drop)
 }
@@ -165,9 +198,34 @@ mod tests {
         assert_eq!(repository.head(&format!("wal/{NAME}")).unwrap().stored_ms, 5);
         segment(&pgdata, 2);
         assert!(matches!(store(&repository, &pgdata, NAME, 7), Err(Error::Differs { .. })));
-        give(&repository, &pgdata, NAME, "pg_wal/RECOVERYXLOG").unwrap();
+        give(&repository, &Next::default(), &pgdata, NAME, "pg_wal/RECOVERYXLOG").unwrap();
         let back = fs::read(pgdata.join("pg_wal/RECOVERYXLOG")).unwrap();
         assert!(back.len() as u64 == wal::SEGMENT_BYTES && back.iter().all(|b| *b == 1));
+    }
+
+    #[test]
+    fn the_file_after_is_opened_before_it_is_asked_for_and_is_given_only_under_its_name() {
+        let (_dir, repository, pgdata) = place();
+        let files = [NAME, "000000010000000000000002", "000000010000000000000003"];
+        for (fill, name) in (1..).zip(files) {
+            fs::write(pgdata.join("pg_wal").join(name), vec![fill; wal::SEGMENT_BYTES as usize]).unwrap();
+            store(&repository, &pgdata, name, 5).unwrap();
+        }
+        let next = Next::default();
+        let given = |name: &str| {
+            give(&repository, &next, &pgdata, name, "pg_wal/RECOVERYXLOG").unwrap();
+            let bytes = fs::read(pgdata.join("pg_wal/RECOVERYXLOG")).unwrap();
+            assert_eq!(bytes.len() as u64, wal::SEGMENT_BYTES);
+            bytes[0]
+        };
+        let opened = || next.0.lock().unwrap().as_ref().map(|(segment, _)| segment.name());
+        assert_eq!((given(files[0]), opened().as_deref()), (1, Some(files[1])));
+        assert_eq!((given(files[2]), opened()), (3, None), "another one is not given in its place");
+        assert_eq!((given(files[0]), opened().as_deref()), (1, Some(files[1])));
+        fs::remove_file(repository.root().join("wal").join(files[1])).unwrap();
+        assert_eq!((given(files[1]), opened().as_deref()), (2, Some(files[2])), "it was open, though its name is gone");
+        next.forget();
+        assert_eq!(opened(), None);
     }
 
     #[test]
@@ -177,9 +235,9 @@ mod tests {
         assert!(store(&repository, &pgdata, NAME, 0).is_err());
         assert!(matches!(store(&repository, &pgdata, "../PG_VERSION", 0), Err(Error::NotArchived(_))));
         for to in ["pg_wal/../x", "../x", "pg_wal/", "base/1", "pg_wal/.."] {
-            assert!(give(&repository, &pgdata, NAME, to).is_err(), "{to}");
+            assert!(give(&repository, &Next::default(), &pgdata, NAME, to).is_err(), "{to}");
         }
-        assert!(matches!(give(&repository, &pgdata, NAME, "pg_wal/x"), Err(Error::NoSegment(_))));
+        assert!(matches!(give(&repository, &Next::default(), &pgdata, NAME, "pg_wal/x"), Err(Error::NoSegment(_))));
     }
 
     #[test]
@@ -192,12 +250,12 @@ mod tests {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let error = give(&repository, &pgdata, NAME, "pg_wal/RECOVERYXLOG").unwrap_err();
+        let error = give(&repository, &Next::default(), &pgdata, NAME, "pg_wal/RECOVERYXLOG").unwrap_err();
         assert!(matches!(&error, Error::Broken { path, .. } if path.ends_with(NAME)), "{error:?}");
         assert!(!pgdata.join("pg_wal/RECOVERYXLOG").exists());
         // While the server still has the file, the next try mends the archive.
         store(&repository, &pgdata, NAME, 1).unwrap();
-        give(&repository, &pgdata, NAME, "pg_wal/RECOVERYXLOG").unwrap();
+        give(&repository, &Next::default(), &pgdata, NAME, "pg_wal/RECOVERYXLOG").unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@ use aws_lc_rs::digest::{Context as Digest, SHA256};
 
 use crate::{
     Error,
-    ahead::Ahead,
+    ahead::{self, Ahead},
     repository::{Repository, broken},
     seal::Head,
     tar::{Archive, Entry},
@@ -96,7 +96,7 @@ fn read_back(
 ) -> Result<Contents, Error> {
     let path = repository.root().join(place);
     let wrong = || broken(&path);
-    let ahead = Ahead::new(repository.get(place)?).map_err(Error::io("start to read", &path))?;
+    let ahead = Ahead::new(repository.get(place)?, ahead::PAUSES).map_err(Error::io("start to read", &path))?;
     let mut tar = Archive::new(ahead);
     let mut contents = Contents::default();
     let mut digests: BTreeMap<String, (u64, String)> = BTreeMap::new();

@@ -304,6 +304,7 @@ impl Keeper {
             return Ok(());
         }
         loop {
+            self.still_replays().await;
             match self.admin.sign_in().await {
                 SignIn::Done(client) => {
                     let sql = "SELECT pg_is_in_recovery()";
@@ -312,9 +313,20 @@ impl Keeper {
                         return Ok(());
                     }
                 }
-                SignIn::WrongPassword if !Restore::is_replaying(&self.checked.pgdata) => return Ok(()),
-                SignIn::WrongPassword | SignIn::NotYet(_) => {}
+                SignIn::WrongPassword => return Ok(()),
+                SignIn::NotYet(_) => {}
             }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Waits while data that came from backups is replayed. Each sign-in would cost the server a process that it needs for
+    /// replaying.
+    async fn still_replays(&self) {
+        if Restore::is_replaying(&self.checked.pgdata) {
+            self.state.send_replace(State::Starting("the log is replayed".into()));
+        }
+        while Restore::is_replaying(&self.checked.pgdata) {
             tokio::time::sleep(ASK_AGAIN).await;
         }
     }
@@ -408,6 +420,7 @@ impl Keeper {
 
     /// Waits until the server answers, sees to the administrator's password, and makes what was declared.
     async fn make_ready(&self, server: &Postmaster) -> Result<(), Error> {
+        self.still_replays().await;
         let client = loop {
             match self.admin.sign_in().await {
                 SignIn::Done(client) => break *client,

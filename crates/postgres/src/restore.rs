@@ -28,6 +28,7 @@ pub(crate) struct Restore {
     repository: Repository,
     state: Mutex<RestoreStatus>,
     bytes: AtomicU64,
+    next: archive::Next,
 }
 
 /// What was restored, kept beside the data: a keeper that was killed goes on by it.
@@ -41,7 +42,13 @@ struct Note {
 impl Restore {
     pub fn new(order: RestoreOrder, key: &Secret) -> Result<Self, Error> {
         let repository = Repository::at(&order.from, key)?;
-        Ok(Self { order, repository, state: Mutex::default(), bytes: AtomicU64::new(0) })
+        Ok(Self {
+            order,
+            repository,
+            state: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            next: archive::Next::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, RestoreStatus> {
@@ -117,7 +124,7 @@ impl Restore {
 
     /// Gives the server a file of the archive. Blocks.
     pub fn fetch(&self, pgdata: &Path, name: &str, to: &str) -> Result<(), Error> {
-        let given = archive::give(&self.repository, pgdata, name, to);
+        let given = archive::give(&self.repository, &self.next, pgdata, name, to);
         let mut state = self.state();
         match &given {
             Ok(()) => {
@@ -147,6 +154,7 @@ impl Restore {
     }
 
     fn fail(&self, why: String) {
+        self.next.forget();
         let mut state = self.state();
         state.phase = "failed".into();
         state.failed = Some(why);
@@ -154,6 +162,7 @@ impl Restore {
 
     /// The server serves. What it says of where replay ended is in the history of its timeline.
     pub fn done(&self, pgdata: &Path, last_commit_ms: Option<i64>) {
+        self.next.forget();
         let newest = crate::repository::names(&pgdata.join("pg_wal")).unwrap_or_default();
         let newest = newest.into_iter().rfind(|n| n.ends_with(".history"));
         let history = newest.and_then(|n| fs::read_to_string(pgdata.join("pg_wal").join(n)).ok()).unwrap_or_default();
