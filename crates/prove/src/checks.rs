@@ -11,16 +11,19 @@ mod encrypted;
 mod front;
 mod graph;
 mod identity;
+mod logins;
 pub(crate) mod members;
 mod network;
 mod registry;
 mod rights;
 mod source;
 mod stamps;
+mod starts;
 mod storage;
 mod story;
 mod telemetry;
 pub(crate) mod vault;
+mod vaults;
 
 use std::pin::Pin;
 
@@ -77,6 +80,7 @@ catalogue! {
     looks "bounds" compute::bounds: "The kernel's limits of each process of a workload.";
     looks "environment_says" edge::environment_says: "A variable of the running process has the value, and an error page shows nothing of the program.";
     looks "story" story::tell: "The steps of a file of the system's checks: API calls as a signed-in person, and rows read past the application.";
+    acts "story_alone" story::tell: "As `story`, with secrets changed, services ended and stand-ins listening; all is put back at its end.";
     acts "secure_sources" source::secure: "A copy of the sources is analysed as the build does it, and is clean; with an unsafe pattern planted it is not.";
     looks "sign_in_needed" identity::sign_in_needed: "Somebody signs in through the directory and uses the application; without or with a bad token the API answers 401.";
     looks "own_token" identity::own_token: "From the service's own place the identity endpoint gives a token that names the service, without a credential; another place with the same header gets none.";
@@ -99,6 +103,17 @@ catalogue! {
     looks "query_audited" audit::query: "A query with a mark is found in the record of the database, with the role that ran it.";
     acts "admin_acts_recorded" audit::admin_acts: "An act of each kind that the supervisor carries out for people is recorded with who, what, to which stamp and when.";
     acts "audit_kept" audit::kept: "The clock moved: a record is found the day before its end and gone the day after.";
+    looks "vaults_apart" vaults::apart: "With the identity of either service each secret of the other's vault is asked for by name, and refused.";
+    looks "only_reader" vaults::only_reader: "By its cloud name the vault answers its service; every other service is refused, and the record names no other reader.";
+    looks "secrets_listed" vaults::listed: "The list in a document names what each service reads at its start by the audit record, and what its vault has.";
+    acts "role_on_own_vault" vaults::role: "With the role the service reads and does not write, delete or list another vault; without it for a secret the next read is refused.";
+    acts "reference_written" vaults::written: "The reference is stored as the document writes it, and the process holds the value; one to an absent secret is refused by name.";
+    looks "one_instance" logins::one_instance: "The server lists the databases, and one postmaster runs in the stamp.";
+    looks "token_login_only" logins::token_only: "Over the network a token of the own identity opens the database; another's, and passwords, do not.";
+    looks "no_storage_key" logins::no_storage_key: "Environment and stored files of the running service hold no storage key; its token reads, and without one it is refused.";
+    acts "no_password_held" logins::no_password: "Environment and stored files of the running service hold no password, yet it queries; its right taken away, it does not.";
+    acts "starts_only_with" starts::only_with: "Without a variable the service does not start, and the error names it; with it, it serves.";
+    acts "migration_stays" starts::migration_stays: "The history has each migration with its checksum; with another checksum there, the next run is refused.";
     looks "blob_reader" blob::reader: "As the service: listing and reading succeed, writing and deleting are refused; without a token, with another's, and as services without a role all is refused.";
     looks "registry_password" registry::password: "With the vault's password somebody logs in to the registry, pushes and pulls; with three others nobody does.";
     looks "registry_private" registry::private: "Without credentials nothing is pulled, by tag or digest; with its identity a service pulls and may not push; the pull is recorded.";
