@@ -147,5 +147,6 @@ fn revoking(manifest: &str, database: &str, workload: &str) -> Result<String, Mi
         entry.as_inline_table().and_then(|t| t.get("to")?.as_str()).is_some_and(|to| to != workload)
     };
     let kept: toml_edit::Array = access.iter().filter(to).cloned().collect();
-    Ok(format!("[postgres.{name}]\naccess = {kept}"))
+    // It does not become ready without its database: that is not waited for.
+    Ok(format!("[postgres.{name}]\naccess = {kept}\n[{workload}]\nstart_within = \"3s\"\n"))
 }
