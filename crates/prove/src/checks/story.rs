@@ -314,7 +314,8 @@ impl Teller<'_> {
         }
         if let Some(name) = &act.turned_away {
             let Some(person) = self.story.people.get(name) else { miss!("nobody of `people` is called {name}") };
-            match self.enter(name, &person.clone()).await {
+            let got_in = self.enter(name, &person.clone()).await.map(drop);
+            match got_in {
                 Err(Miss::Failed(why)) => self.seen.push(format!("{name} is turned away: {why}")),
                 Err(other) => return Err(other),
                 Ok(_) => miss!("{name} signs in"),
