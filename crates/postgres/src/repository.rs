@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufRead as _, BufReader, BufWriter, Read, Write},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
@@ -15,7 +15,8 @@ use api::{
     Secret,
     backup::{Base, Point, Window},
 };
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use flate2::bufread::GzDecoder;
+use zstd::stream::{read::Decoder, write::Encoder};
 
 use crate::{
     Error,
@@ -26,6 +27,10 @@ use crate::{
 pub(crate) const PART: &str = ".part-";
 const FOLDERS: [&str; 3] = ["wal", "base", "point"];
 const VERSION: u32 = 1;
+/// Of zstd: the fastest that still halves what is text.
+const LEVEL: i32 = 1;
+/// How a file begins that was stored before zstd was used (RFC 1952).
+const GZIP: &[u8] = &[0x1f, 0x8b];
 /// Names and points are a few hundred bytes; more is no such file.
 const SMALL: u64 = 64 * 1024;
 
@@ -81,7 +86,7 @@ impl Repository {
                 fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&part).map_err(io())?;
             let sealer = Sealer::new(BufWriter::with_capacity(1 << 18, file), &self.key, head).map_err(io())?;
             // The log compresses well even so: an idle minute's 16 MiB are mostly zeros.
-            let mut compressed = GzEncoder::new(sealer, Compression::fast());
+            let mut compressed = Encoder::new(sealer, LEVEL).map_err(io())?;
             write(&mut compressed)?;
             let buffered = compressed.finish().and_then(Sealer::finish).map_err(io())?;
             let file = buffered.into_inner().map_err(|e| io()(e.into_error()))?;
@@ -98,11 +103,17 @@ impl Repository {
     }
 
     /// Opens a file of the repository for reading its plain text.
-    pub fn get(&self, place: &str) -> Result<impl Read + use<>, Error> {
+    pub fn get(&self, place: &str) -> Result<Box<dyn Read + Send>, Error> {
         let path = self.root.join(place);
         let file = fs::File::open(&path).map_err(Error::io("open", &path))?;
         let opener = Opener::new(BufReader::with_capacity(1 << 18, file), &self.key, place).map_err(broken(&path))?;
-        Ok(GzDecoder::new(opener))
+        let mut opened = BufReader::with_capacity(1 << 18, opener);
+        let gzip = opened.fill_buf().map_err(broken(&path))?.starts_with(GZIP);
+        Ok(if gzip {
+            Box::new(GzDecoder::new(opened))
+        } else {
+            Box::new(Decoder::with_buffer(opened).map_err(broken(&path))?)
+        })
     }
 
     pub fn has(&self, place: &str) -> bool {

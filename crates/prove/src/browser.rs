@@ -12,6 +12,8 @@ pub struct Browser {
     edge: String,
     /// The part of the application that is signed in to, such as `/manage`; empty for all of it.
     pub(crate) part: String,
+    /// Where signing in leads to, if not to the part's first page; such an application has no `/api/v1/me`.
+    pub(crate) home: Option<String>,
     /// Clients by origin: the edge, and where people sign in.
     clients: BTreeMap<String, Client>,
     /// Cookies by origin and name.
@@ -89,6 +91,7 @@ impl Browser {
         Ok(Self {
             edge,
             part: String::new(),
+            home: None,
             clients,
             cookies: BTreeMap::new(),
             email,
@@ -209,7 +212,7 @@ impl Browser {
             at.path(),
             page.status
         );
-        if !self.part.is_empty() {
+        if !self.part.is_empty() || self.home.is_some() {
             // A part with pages alone: its forms carry the token.
             return Ok(());
         }
@@ -229,7 +232,8 @@ impl Browser {
 
     /// Goes to the application and gives this password where it is asked for; where that led.
     pub async fn try_sign_in(&mut self, password: &str) -> Result<(Page, url::Url), Miss> {
-        let start = format!("{}{}/sign-in?return={}%2F", self.edge, self.part, self.part.replace('/', "%2F"));
+        let home = self.home.clone().unwrap_or_else(|| format!("{}/", self.part));
+        let start = format!("{}{}/sign-in?return={}", self.edge, self.part, home.replace('/', "%2F"));
         let (page, at) = self.follow(&start, None).await?;
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("form", &page.field("form")?)

@@ -22,7 +22,8 @@ pub enum Ask {
     /// A token of the service's own identity.
     Token { resource: String },
     /// A request with the stamp's CA; `resource`: with a token of the own identity for it. `$NAME` in URL, headers and body is a
-    /// variable of the service's environment. `told`: the answer's text comes back, so only where no answer is a secret.
+    /// variable of the service's environment, and `$HMAC_SHA256(NAME, TEXT)` at the end of one the hex code of TEXT under it.
+    /// `told`: the answer's text comes back, so only where no answer is a secret.
     Http {
         method: String,
         url: String,
@@ -36,7 +37,8 @@ pub enum Ask {
     /// Variables of the environment.
     Environment { names: Vec<String> },
     /// Statements on the database that a variable names, one connection; in Cypher, if it is the address of a graph store. Without
-    /// a name libpq's variables say where it is, and a token of the own identity opens it.
+    /// a name libpq's variables say where it is, and a token of the own identity opens it; with `@DATABASE` another database of
+    /// the same server.
     Sql { variable: String, statements: Vec<String> },
     /// Connections to that database, all at once, one more each time until one is refused or there are `most`.
     Connections { variable: String, most: usize },
@@ -127,12 +129,14 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
         }
         Ask::Http { method, url, resource, headers, body, told } => {
             let parsed: url::Url = resolved(&url)?.parse().map_err(|e| Miss::Failed(format!("{url}: {e}")))?;
-            let tls = api::client::trust(&std::fs::read(variable("SSL_CERT_FILE")?)?)?;
-            let base = parsed.clone();
-            // Outside of a closed network a stand-in of an outside provider speaks plainly.
             let mut client = Client::new(match parsed.scheme() {
-                "http" => Target::Http { base },
-                _ => Target::Https { base, tls, hosts: Default::default() },
+                // Outside of a closed network services, and the stand-ins of outside providers, speak plainly.
+                "http" => Target::Http { base: parsed.clone() },
+                _ => Target::Https {
+                    base: parsed.clone(),
+                    tls: api::client::trust(&std::fs::read(variable("SSL_CERT_FILE")?)?)?,
+                    hosts: Default::default(),
+                },
             });
             if let Some(resource) = resource {
                 let (_, token) = token(&resource).await?;
@@ -166,7 +170,8 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
                 ));
             }
             let client = match name.as_str() {
-                "" => by_identity().await?,
+                "" => by_identity(&variable("PGDATABASE")?).await?,
+                name if name.starts_with('@') => by_identity(&name[1..]).await?,
                 name => sql::connect(&variable(name)?).await?,
             };
             let mut all = Vec::new();
@@ -235,8 +240,16 @@ async fn connections(text: &str, most: usize) -> Result<Saw, Miss> {
     Ok(Saw::Connections { open, clients, refused })
 }
 
-/// `text` with each `$NAME` replaced by that variable.
+/// `text` with each `$NAME` replaced by that variable, and `$HMAC_SHA256(NAME, TEXT)` at its end by the code of TEXT.
 fn resolved(text: &str) -> Result<String, Miss> {
+    if let Some((before, call)) = text.split_once("$HMAC_SHA256(") {
+        let call = call.strip_suffix(')').and_then(|call| call.split_once(", "));
+        let (name, signed) =
+            call.ok_or_else(|| Miss::Failed(format!("`{text}`: $HMAC_SHA256(NAME, TEXT) ends a text")))?;
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, variable(name)?.as_bytes());
+        let code = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+        return Ok(format!("{}{}", resolved(before)?, api::audit::hex(code.as_ref())));
+    }
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -254,16 +267,15 @@ fn resolved(text: &str) -> Result<String, Miss> {
     Ok(out)
 }
 
-/// The database that libpq's variables name, opened by the service's own token.
-async fn by_identity() -> Result<tokio_postgres::Client, Miss> {
+/// A database of the server that libpq's variables name, opened by the service's own token.
+async fn by_identity(database: &str) -> Result<tokio_postgres::Client, Miss> {
     let (_, token) = token(api::database_token::AUDIENCE).await?;
     let token = token.ok_or_else(|| Miss::Failed("the identity endpoint gave no token for the database".into()))?;
     let of = |name: &str| variable(name);
     let text = format!(
-        "Host={};Port={};Database={};Username={};Password={token};Root Certificate={}",
+        "Host={};Port={};Database={database};Username={};Password={token};Root Certificate={}",
         of("PGHOST")?,
         of("PGPORT")?,
-        of("PGDATABASE")?,
         of("PGUSER")?,
         of("SSL_CERT_FILE")?
     );

@@ -171,10 +171,23 @@ impl Site {
         Ok(self.supervisor.post::<_, api::identity::WorkloadToken>("/token", &ask).await?.access_token)
     }
 
-    /// A client of the vault that speaks as a workload.
+    /// A client of the workload's vault that speaks as it.
     pub async fn vault(&self, workload: &str) -> Result<Client, Miss> {
+        self.vault_at(&self.vault_of(workload)?, workload).await
+    }
+
+    /// A client of this vault that speaks as a workload.
+    pub async fn vault_at(&self, vault: &str, workload: &str) -> Result<Client, Miss> {
         let token = self.token(workload, "https://vault.azure.net").await?;
-        Ok(self.client(&self.url(&self.first("vault")?)?)?.bearer(token))
+        Ok(self.client(&self.url(vault)?)?.bearer(token))
+    }
+
+    /// The vault that a workload needs; where it needs none, the stamp's first.
+    pub fn vault_of(&self, workload: &str) -> Result<String, Miss> {
+        let service = self.system.services().find(|(id, _)| id.to_string() == workload);
+        let needed =
+            service.and_then(|(id, _)| self.system.needs(id).into_iter().find(|n| n.kind == model::Kind::Vault));
+        needed.map_or_else(|| self.first("vault"), |vault| Ok(vault.to_string()))
     }
 
     /// The first workload of a kind, such as `vault`.

@@ -82,7 +82,8 @@ async fn given(site: &crate::Site, workload: &str) -> Result<bool, Miss> {
     }
 }
 
-/// `identity_with_service(NAME)`: a service that is not in the manifest.
+/// `identity_with_service(NAME[, each])`: a service that is not in the manifest; `each`: every service of the stamp gets a token
+/// in its own place that names it.
 pub async fn with_service(lab: &Lab, on: &str, c: &Call) -> Seen {
     let name = c.argument(0, "passing");
     let workload = format!("service.{name}");
@@ -96,7 +97,15 @@ pub async fn with_service(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.restore(on).await?;
     must!(with?, "{workload} runs and has no identity");
     must!(!given(&site, &workload).await?, "{workload} is gone and its identity is not");
-    Ok(format!("{workload}: no token before it is there, a token of its own while it is, none after"))
+    let mut named = Vec::new();
+    for (id, _) in site.system.services().filter(|_| c.argument(1, "") == "each") {
+        let saw = site.inside(&id.name, &[Ask::Token { resource: VAULT.into() }]).await?;
+        let Some(Saw::Token { status: 200, claims, .. }) = saw.first() else { miss!("{id} asks for a token: {saw:?}") };
+        must!(claims["sub"] == id.to_string(), "the token of {id} names {}", claims["sub"]);
+        named.push(format!("; the token of {id} names it"));
+    }
+    let named = named.concat();
+    Ok(format!("{workload}: no token before it is there, a token of its own while it is, none after{named}"))
 }
 
 /// `token_is_presented(SERVICE, SECRET)`.

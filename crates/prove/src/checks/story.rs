@@ -1,6 +1,9 @@
 //! `story(NAME)`: what only an application can show, as steps in a file of the system (`checks/NAME.toml`): API calls as
-//! somebody who signed in, calls from the place of a service, jobs, and rows that are read past the application.
-//! `story_alone(NAME)` is the same for what changes what others meet: parts are changed and ended, a provider fails.
+//! somebody who signed in, calls from the place of a service, jobs, and what is seen past the application ([`past`]).
+//! `story_alone(NAME)` is the same for what changes what others meet: parts are changed and ended, a provider fails ([`act`]).
+
+mod act;
+mod past;
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +18,6 @@ use crate::{
     Error, Lab, Miss, Seen, Site,
     browser::Browser,
     claim::Call,
-    harm::kill,
     inside::{Ask, Saw},
     miss, must,
     script::{filled, plain},
@@ -25,6 +27,8 @@ use crate::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Story {
+    /// Another story that is told first: what it kept, and its people, are there afterwards.
+    begins: Option<String>,
     /// The groups of the person who acts unless a step says otherwise; nobody signs in without them.
     #[serde(default)]
     groups: Option<Vec<String>>,
@@ -48,6 +52,8 @@ struct Person {
     /// Where the part of the application lies that they sign in to, such as `/manage`.
     #[serde(default)]
     at: String,
+    /// Where signing in leads to, if not to the first page there.
+    home: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -88,47 +94,38 @@ struct Step {
     until: Option<u64>,
     /// A job to run now; it must succeed.
     job: Option<String>,
-    /// A statement past the application, and its rows as text; by this service and variable, if not by the story's.
-    sql: Option<String>,
-    rows: Option<Vec<Vec<String>>>,
-    service: Option<String>,
-    variable: Option<String>,
-    /// A question to the telemetry; its rows are compared with `rows` as well.
-    telemetry: Option<String>,
-    /// TOML laid on the manifest, in place of what was laid on it before; empty is the manifest as it is. Only alone.
-    change: Option<String>,
-    /// The process of a service, in each of its copies, is ended at once. Only alone.
-    kill: Option<String>,
     /// Text of the refusal with which the statement, or the change, must be answered.
     refused: Option<String>,
+    #[serde(flatten)]
+    past: past::Past,
+    #[serde(flatten)]
+    act: act::Act,
 }
 
 impl Step {
     /// A step that judges what it did not ask for would hold whatever happens.
     fn fault(&self) -> Option<&'static str> {
-        let of_call = self.r#as.is_some()
-            || self.from.is_some()
-            || self.body.is_some()
-            || self.status.is_some()
+        let answers = self.call.is_some() || self.past.answers();
+        let of_call = self.r#as.is_some() || self.from.is_some() || self.body.is_some() || self.digest.is_some();
+        let of_answer = self.status.is_some()
             || self.text.is_some()
             || self.without.is_some()
-            || self.digest.is_some()
             || !(self.has.is_empty() && self.says.is_empty() && self.keep.is_empty() && self.field.is_empty());
-        let rows = self.sql.is_some() || self.telemetry.is_some();
-        let acts = self.call.is_some() || self.job.is_some() || self.change.is_some() || self.kill.is_some();
         match () {
-            () if !acts && !rows => Some("it does nothing"),
-            () if of_call && self.call.is_none() => Some("it judges a call and makes none"),
-            () if self.rows.is_some() && !rows => Some("it has `rows` and asks for none"),
-            () if self.refused.is_some() && self.sql.is_none() && self.change.is_none() => {
+            () if !(answers || self.past.looks() || self.job.is_some() || self.act.acts()) => Some("it does nothing"),
+            () if of_call && self.call.is_none() => Some("it is about a call and makes none"),
+            () if of_answer && !answers => Some("it judges an answer and gets none"),
+            () if self.past.rows.is_some() && !self.past.gives_rows() => Some("it has `rows` and asks for none"),
+            () if self.refused.is_some() && self.past.sql.is_none() && self.act.change.is_none() => {
                 Some("`refused` is of a statement or a change")
             }
-            () => None,
+            () => self.act.fault(),
         }
     }
 }
 
 /// An answer, from wherever it was asked.
+#[derive(Default)]
 struct Answer {
     status: u16,
     text: String,
@@ -141,8 +138,7 @@ struct Teller<'a> {
     on: &'a str,
     site: Arc<Site>,
     story: &'a Story,
-    alone: bool,
-    changed: bool,
+    done: act::Done,
     signed_in: BTreeMap<String, Browser>,
     kept: BTreeMap<String, String>,
     seen: Vec<String>,
@@ -158,37 +154,71 @@ pub async fn tell_alone(lab: &Lab, on: &str, call: &Call) -> Seen {
 
 async fn told(lab: &Lab, on: &str, call: &Call, alone: bool) -> Seen {
     let name = call.argument(0, "");
-    let text = lab.file(&format!("checks/{name}.toml"))?;
-    let fault = |e: toml_edit::de::Error| Error::File { file: format!("checks/{name}.toml"), what: e.to_string() };
-    let story: Story = toml_edit::de::from_str(&text).map_err(fault)?;
+    let story = read(lab, name)?;
     must!(!story.step.is_empty(), "checks/{name}.toml tells nothing");
     for (number, step) in story.step.iter().chain(&story.finally).enumerate() {
         if let Some(what) = step.fault() {
             miss!("checks/{name}.toml, step {}: {what}", number + 1);
         }
+        must!(alone || !step.act.acts(), "checks/{name}.toml, step {}: only a `story_alone` does that", number + 1);
     }
     let site = lab.site(on).await?;
-    // Different in each telling, so that one does not meet what another left.
-    let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
-    let kept = BTreeMap::from([("unique".to_owned(), unique)]);
-    let (signed_in, seen) = (BTreeMap::new(), Vec::new());
-    let mut teller = Teller { lab, on, site, story: &story, alone, changed: false, signed_in, kept, seen };
-    if let Some(groups) = &story.groups {
-        let person = Person { groups: groups.clone(), at: String::new() };
-        let email = teller.enter("", &person).await?.email.clone();
-        teller.kept.insert("email".to_owned(), email);
-    }
-    let told = teller.all(&story.step, "step").await;
+    let (kept, done) = (known(&site), act::Done::default());
+    let mut teller = Teller { lab, on, site, story: &story, done, signed_in: BTreeMap::new(), kept, seen: Vec::new() };
+    let told = teller.whole().await;
     let put_back = teller.all(&story.finally, "final step").await;
-    if teller.changed {
-        lab.restore(on).await?;
-    }
+    // Whatever was seen: the next check finds the stamp as it was.
+    let undone = teller.undo().await;
     told?;
     put_back?;
+    undone?;
     Ok(teller.seen.join("; "))
 }
 
+/// A story, with what it begins with.
+fn read(lab: &Lab, name: &str) -> Result<Story, Miss> {
+    let file = format!("checks/{name}.toml");
+    let text = lab.file(&file)?;
+    let mut story: Story =
+        toml_edit::de::from_str(&text).map_err(|e| Error::File { file: file.clone(), what: e.to_string() })?;
+    if let Some(begins) = story.begins.take() {
+        let mut first = read(lab, &begins)?;
+        first.step.append(&mut story.step);
+        story.step = first.step;
+        first.people.append(&mut story.people);
+        story.people = first.people;
+    }
+    Ok(story)
+}
+
+/// What a story can name from its beginning: `{unique}` and `{lower}` differ in each telling, so that one does not meet what
+/// another left; `{stamp}`; and the address of each resource, such as `{url_blob_main}`.
+fn known(site: &Site) -> BTreeMap<String, String> {
+    let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
+    let mut kept = BTreeMap::from([
+        ("lower".to_owned(), unique.to_lowercase()),
+        ("unique".to_owned(), unique),
+        ("stamp".to_owned(), site.stamp.clone()),
+    ]);
+    for name in site.places.keys() {
+        if let Ok(url) = site.url(name) {
+            kept.insert(format!("url_{}", name.replace(['.', '-', '+'], "_")), url.trim_end_matches('/').to_owned());
+        }
+    }
+    kept
+}
+
 impl Teller<'_> {
+    async fn whole(&mut self) -> Result<(), Miss> {
+        let story = self.story;
+        if let Some(groups) = &story.groups {
+            let person = Person { groups: groups.clone(), at: String::new(), home: None };
+            let email = self.enter("", &person).await?.email.clone();
+            self.kept.insert("email".to_owned(), email);
+        }
+        self.all(&story.step, "step").await
+    }
+
     async fn all(&mut self, steps: &[Step], word: &str) -> Result<(), Miss> {
         for (number, step) in steps.iter().enumerate() {
             let begun = Instant::now();
@@ -196,6 +226,7 @@ impl Teller<'_> {
             let told = self.seen.len();
             let mut pause = Duration::from_millis(20);
             loop {
+                self.kept.insert("now".to_owned(), jiff::Timestamp::now().as_second().to_string());
                 match self.take(step).await {
                     Ok(()) => break,
                     Err(Miss::Failed(what)) if begun.elapsed() >= limit => miss!("{word} {}: {what}", number + 1),
@@ -215,7 +246,10 @@ impl Teller<'_> {
 
     async fn enter(&mut self, name: &str, person: &Person) -> Result<&mut Browser, Miss> {
         let groups: Vec<&str> = person.groups.iter().map(String::as_str).collect();
-        let browser = self.site.signed_in_at(&person.at, &groups).await?;
+        let mut browser = self.site.person(&groups).await?;
+        browser.part.clone_from(&person.at);
+        browser.home.clone_from(&person.home);
+        browser.sign_in().await?;
         Ok(self.signed_in.entry(name.to_owned()).or_insert(browser))
     }
 
@@ -233,66 +267,19 @@ impl Teller<'_> {
     }
 
     async fn take(&mut self, step: &Step) -> Result<(), Miss> {
-        must!(self.alone || (step.change.is_none() && step.kill.is_none()), "`change` and `kill` need `story_alone`");
-        if let Some(change) = &step.change {
-            self.change(step, change).await?;
-        }
-        if let Some(service) = &step.kill {
-            self.kill(service).await?;
-        }
+        self.act(step).await?;
         if let Some(job) = &step.job {
-            self.run(job).await?;
+            let run = run_job(&self.site, job).await?;
+            self.seen.push(format!("{job} ran as number {} and succeeded", run.number));
         }
+        // What a call is about may be known only by asking for it.
+        self.show(step).await?;
         if let Some(call) = &step.call {
             let call = self.fill(call)?;
             let answer = self.ask(step, &call).await?;
             self.judge(step, &call, &answer)?;
         }
-        if let Some(sql) = &step.sql {
-            self.look(step, sql).await?;
-        }
-        if let Some(sql) = &step.telemetry {
-            let sql = self.fill(sql)?;
-            let rows = self.site.query(&sql).await?;
-            let found = rows.iter().map(|row| row.iter().map(plain).collect()).collect();
-            self.compare(step, &sql, found)?;
-        }
-        Ok(())
-    }
-
-    /// Lays TOML on the manifest; what is refused leaves all as it was.
-    async fn change(&mut self, step: &Step, change: &str) -> Result<(), Miss> {
-        let change = self.fill(change)?;
-        self.changed = true;
-        let changed = self.lab.changed(self.on, &change).await;
-        match (&step.refused, changed) {
-            (None, changed) => self.site = changed?,
-            (Some(text), Err(Miss::Failed(why))) => {
-                let text = self.fill(text)?;
-                must!(why.contains(&text), "it is refused, but not with `{text}`: {why}");
-                let line = why.lines().find(|line| line.contains(&text)).unwrap_or_default();
-                self.seen.push(format!("`{change}` is refused: {}", line.trim()));
-                return Ok(());
-            }
-            (Some(_), Err(other)) => return Err(other),
-            (Some(text), Ok(_)) => miss!("`{change}` is not refused with `{text}`"),
-        }
-        self.seen.push(format!("with `{}`", change.trim().replace('\n', "; ")));
-        Ok(())
-    }
-
-    async fn kill(&mut self, service: &str) -> Result<(), Miss> {
-        // Each copy: its shim comes first, then the program.
-        self.site = self.lab.restore(self.on).await?;
-        let copies = self.site.status.resources.iter();
-        let copies = copies.filter(|r| r.name == service || r.name.starts_with(&format!("{service}+")));
-        let pids: Vec<u32> = copies.filter_map(|r| r.pids.get(1).copied()).collect();
-        must!(!pids.is_empty(), "{service} does not run");
-        for pid in &pids {
-            kill(*pid)?;
-        }
-        self.seen.push(format!("{} process(es) of {service} ended", pids.len()));
-        Ok(())
+        self.look(step).await
     }
 
     async fn ask(&mut self, step: &Step, call: &str) -> Result<Answer, Miss> {
@@ -314,8 +301,7 @@ impl Teller<'_> {
             };
             let saw = self.site.inside(service, &[ask]).await?;
             let Some(Saw::Http { status, text: Some(text), .. }) = saw.first() else { miss!("{call}: {saw:?}") };
-            let (headers, digest) = Default::default();
-            return Ok(Answer { status: *status, text: text.clone(), headers, digest });
+            return Ok(Answer { status: *status, text: text.clone(), ..Answer::default() });
         }
         let person = self.who(step.r#as.as_deref().unwrap_or_default()).await?;
         let page = person.send_with(method, path, kind, body, &headers).await?;
@@ -366,54 +352,22 @@ impl Teller<'_> {
         }
         Ok(())
     }
+}
 
-    async fn look(&mut self, step: &Step, sql: &str) -> Result<(), Miss> {
-        let sql = self.fill(sql)?;
-        let Some(service) = step.service.as_ref().or(self.story.service.as_ref()) else {
-            miss!("`sql` needs a `service`")
-        };
-        // A step that names its own service names its own variable too, or signs in by identity.
-        let variable = if step.service.is_some() { &step.variable } else { &self.story.variable };
-        let ask = Ask::Sql { variable: variable.clone().unwrap_or_default(), statements: vec![sql.clone()] };
-        let saw = self.site.inside(service, &[ask]).await?;
-        match (saw.into_iter().next(), &step.refused) {
-            (Some(Saw::Sql(mut found)), None) => self.compare(step, &sql, found.remove(0)),
-            (Some(Saw::Failed(why)), Some(text)) => {
-                let text = self.fill(text)?;
-                must!(why.contains(&text), "{sql} is refused, but not with `{text}`: {why}");
-                self.seen.push(format!("refused: {why}"));
-                Ok(())
-            }
-            (saw, None) => miss!("{sql}: {saw:?}"),
-            (saw, Some(text)) => miss!("{sql} is not refused with `{text}`: {saw:?}"),
-        }
-    }
-
-    fn compare(&mut self, step: &Step, asked: &str, found: Vec<Vec<String>>) -> Result<(), Miss> {
-        let mut expected = step.rows.clone().unwrap_or_default();
-        for value in expected.iter_mut().flatten() {
-            *value = self.fill(value)?;
-        }
-        must!(found == expected, "{asked} gives {found:?}, not {expected:?}");
-        self.seen.push(format!("{} row(s) past the application: {found:?}", found.len()));
-        Ok(())
-    }
-
-    async fn run(&mut self, job: &str) -> Result<(), Miss> {
-        let api::supervisor::StampRef { system, stamp } = self.site.of();
-        let ask = JobRequest { system: system.clone(), stamp: stamp.clone(), name: job.into() };
-        let begun: JobRun = self.site.supervisor.post("/job/run", &ask).await?;
-        let path = format!("/jobs?system={system}&stamp={stamp}&name={job}");
-        let ended = async || {
-            let jobs: Vec<JobStatus> = self.site.supervisor.get(&path).await?;
-            let run = jobs.into_iter().flat_map(|j| j.runs).find(|run| run.number == begun.number);
-            run.filter(JobRun::is_over).ok_or_else(|| Miss::Failed(format!("{job} still runs")))
-        };
-        let run = until_in("a job's end", Duration::from_secs(60), ended).await?;
-        must!(run.outcome == "done", "{job}: {} {}", run.outcome, run.note);
-        self.seen.push(format!("{job} ran and succeeded"));
-        Ok(())
-    }
+/// Runs a job now, to its end; it must succeed.
+pub(super) async fn run_job(site: &Site, job: &str) -> Result<JobRun, Miss> {
+    let api::supervisor::StampRef { system, stamp } = site.of();
+    let ask = JobRequest { system: system.clone(), stamp: stamp.clone(), name: job.into() };
+    let begun: JobRun = site.supervisor.post("/job/run", &ask).await?;
+    let path = format!("/jobs?system={system}&stamp={stamp}&name={job}");
+    let ended = async || {
+        let jobs: Vec<JobStatus> = site.supervisor.get(&path).await?;
+        let run = jobs.into_iter().flat_map(|j| j.runs).find(|run| run.number == begun.number);
+        run.filter(JobRun::is_over).ok_or_else(|| Miss::Failed(format!("{job} still runs")))
+    };
+    let run = until_in("a job's end", Duration::from_secs(60), ended).await?;
+    must!(run.outcome == "done", "{job}: {} {}", run.outcome, run.note);
+    Ok(run)
 }
 
 #[cfg(test)]
@@ -434,5 +388,13 @@ mod tests {
             assert!(fault(step).is_some(), "{step}");
         }
         assert!(fault("call = 'GET /'\nrefused = 'no'").is_some());
+        assert!(fault("set = 'vault.main/A'\nnote = 'A'").is_some());
+        assert!(fault("call = 'GET /'\nvalue = 'b'").is_some());
+    }
+
+    #[test]
+    fn a_word_that_no_step_knows_is_refused() {
+        let step = toml_edit::de::from_str::<Step>("call = 'GET /'\nstatsu = 200").err().unwrap();
+        assert!(step.to_string().contains("statsu"), "{step}");
     }
 }

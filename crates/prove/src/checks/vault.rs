@@ -122,11 +122,12 @@ pub async fn lifecycle(lab: &Lab, on: &str, _: &Call) -> Seen {
 pub async fn right_of_service(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;
     let (service, secret) = (c.argument(0, "web"), c.argument(1, ""));
-    let url = site.url(&site.first("vault")?)?;
+    let vault = site.vault_of(&format!("service.{service}"))?;
+    let url = site.url(&vault)?;
     // What is written over and deleted, should that be allowed, is nobody's.
     let victim = fresh();
-    let made =
-        call(&site.vault("supervisor").await?, "PUT", &format!("/secrets/{victim}"), json!({ "value": "v" })).await?;
+    let operator = site.vault_at(&vault, "supervisor").await?;
+    let made = call(&operator, "PUT", &format!("/secrets/{victim}"), json!({ "value": "v" })).await?;
     must!(made.0 == 200, "making a secret to try it on answers {}", made.0);
     let ask = |name: &str, method: &str, body: Option<&str>| Ask::Http {
         method: method.into(),
@@ -270,14 +271,20 @@ async fn purge_in(lab: &Lab, stamp: &str, allowed: bool) -> Seen {
     Ok(format!("{stamp}: purging a deleted secret as the highest role {purged}, looked for after {there}"))
 }
 
-/// `rotation_reaches_service(SERVICE, VARIABLE, SECRET)`.
+/// `rotation_reaches_service(SERVICE, VARIABLE, SECRET[, OTHER VAULT])`; the other vault must refuse the service.
 pub async fn rotation(lab: &Lab, on: &str, c: &Call) -> Seen {
     // What another check left to be put back is put back first: here nothing may change but the value.
     let site = lab.restore(on).await?;
     let (service, variable, secret) = (c.argument(0, "web"), c.argument(1, ""), c.argument(2, ""));
     let workload = format!("service.{service}");
     let path = format!("/secrets/{secret}");
-    let operator = site.vault("supervisor").await?;
+    let operator = site.vault_at(&site.vault_of(&workload)?, "supervisor").await?;
+    let mut refused = String::new();
+    if let Some(other) = c.arguments.get(3) {
+        let (status, _) = call(&site.vault_at(other, &workload).await?, "GET", &path, Value::Null).await?;
+        must!(status == 403, "{other} answers the service {status}");
+        refused = format!("; {other} answers the service {status}");
+    }
     let (_, old) = call(&site.vault(&workload).await?, "GET", &path, Value::Null).await?;
     let old = old["value"].as_str().unwrap_or_default().to_owned();
     let settings = stored(&site, &workload)?;
@@ -303,7 +310,9 @@ pub async fn rotation(lab: &Lab, on: &str, c: &Call) -> Seen {
         let Some(Saw::Environment(values)) = saw.first() else { miss!("{saw:?}") };
         must!(values.get(variable) == Some(&Some(Told::of(&new))), "in the service's place the old value counts");
         must!(stored(&site, &workload)? == settings, "the stored settings have changed");
-        Ok("the restarted process holds the new value; its stored settings are byte for byte the same".into())
+        Ok(format!(
+            "the restarted process holds the new value; its stored settings are byte for byte the same{refused}"
+        ))
     }
     .await;
     call(&operator, "PUT", &path, json!({ "value": old })).await?;

@@ -125,8 +125,10 @@ async fn take(app: &App, headers: &HeaderMap, request: Request) -> Result<Status
     let mut connection = app.database.get().await?;
     let entered = match store::enter(&mut connection, &key, &[Kind::Device]).await {
         Err(Fault::Unauthorized(_)) => {
-            app.inner.unknown.add(mark);
+            app.inner.unknown.add(mark.clone());
             app.inner.strangers.take("all", 1)?;
+            // Of a key only the beginning of its digest is told; the strangers' limit bounds these lines too.
+            tracing::warn!(event.name = "unknown-device-key", digest = &mark[..16], "a device's key is not known");
             return Err(UNKNOWN);
         }
         other => other?,
