@@ -152,7 +152,6 @@ unsafe impl<'vtab> VTab<'vtab> for Tab {
             last: (i64::MIN, i64::MIN),
             page: Vec::new(),
             at: 0,
-            row: 0,
             phantom: PhantomData,
         })
     }
@@ -183,11 +182,14 @@ struct Cursor<'vtab> {
     file: Option<Connection>,
     /// Time and id of the last row that was read.
     last: (i64, i64),
-    page: Vec<Vec<Value>>,
+    /// Cells of each row with its id in the file.
+    page: Vec<(i64, Vec<Value>)>,
     at: usize,
-    row: i64,
     phantom: PhantomData<&'vtab Tab>,
 }
+
+/// Bits for the ids of one file; those before them number the files.
+const IDS_OF_A_FILE: u32 = 44;
 
 impl Cursor<'_> {
     /// Reads until there is a row to show or no file left.
@@ -206,7 +208,7 @@ impl Cursor<'_> {
             while let Some(row) = rows.next()? {
                 self.last = (row.get(0)?, row.get(1)?);
                 let cells = (2..self.table.columns.len() + 2).map(|i| row.get(i)).collect::<Result<_>>()?;
-                self.page.push(cells);
+                self.page.push((self.last.1, cells));
             }
             drop(rows);
             drop(statement);
@@ -268,13 +270,11 @@ unsafe impl VTabCursor for Cursor<'_> {
         self.next_file = 0;
         self.page.clear();
         self.at = 0;
-        self.row = 0;
         self.fill()
     }
 
     fn next(&mut self) -> Result<()> {
         self.at += 1;
-        self.row += 1;
         self.fill()
     }
 
@@ -283,11 +283,13 @@ unsafe impl VTabCursor for Cursor<'_> {
     }
 
     fn column(&self, context: &mut Context, index: i32) -> Result<()> {
-        let cell = usize::try_from(index).ok().and_then(|i| self.page.get(self.at)?.get(i));
+        let cell = usize::try_from(index).ok().and_then(|i| self.page.get(self.at)?.1.get(i));
         context.set_result(cell.unwrap_or(&Value::Null))
     }
 
     fn rowid(&self) -> Result<i64> {
-        Ok(self.row)
+        // The same for a row however it was found: SQLite reads once for each side of an OR and leaves out what it had.
+        let id = self.page.get(self.at).map_or(0, |(id, _)| *id);
+        Ok(((self.next_file as i64) << IDS_OF_A_FILE) | id)
     }
 }
