@@ -42,6 +42,10 @@ pub enum Ask {
     Connections { variable: String, most: usize },
     /// Whether an address takes a connection.
     Reach { address: String, milliseconds: u64 },
+    /// Commands to the Redis that a variable names (`rediss://...`), one connection.
+    Redis { variable: String, commands: Vec<Vec<String>> },
+    /// Whether a path opens for reading or, a new file, for writing.
+    Open { path: String, write: bool },
 }
 
 /// What was seen.
@@ -71,6 +75,9 @@ pub enum Saw {
         refused: Option<String>,
     },
     Reach(Result<(), String>),
+    /// What each command was answered, each value on a line.
+    Redis(Vec<String>),
+    Open(Result<(), String>),
     Failed(String),
 }
 
@@ -174,6 +181,21 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
                 Err(_) => Err(format!("no answer in {milliseconds} ms")),
             };
             Ok(Saw::Reach(reached))
+        }
+        Ask::Redis { variable: name, commands } => {
+            let authority = std::fs::read(variable("SSL_CERT_FILE")?)?;
+            Ok(Saw::Redis(crate::redis::answers(&variable(&name)?, &authority, &commands).await?))
+        }
+        Ask::Open { path, write } => {
+            let path = resolved(&path)?;
+            let opened = match write {
+                true => std::fs::File::create_new(&path).and_then(|_| std::fs::remove_file(&path)),
+                false => std::fs::metadata(&path).and_then(|m| match m.is_dir() {
+                    true => std::fs::read_dir(&path).map(drop),
+                    false => std::fs::File::open(&path).map(drop),
+                }),
+            };
+            Ok(Saw::Open(opened.map_err(|e| e.to_string())))
         }
     }
 }

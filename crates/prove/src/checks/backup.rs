@@ -35,18 +35,21 @@ struct Rows {
 struct Work<'a> {
     service: &'a str,
     variable: &'a str,
+    /// The secret with the service's connection string.
+    secret: &'a str,
     rows: Rows,
     mark: String,
 }
 
 impl<'a> Work<'a> {
-    /// From the arguments SERVICE, VARIABLE, FILE, from `at` on.
+    /// From the arguments SERVICE, VARIABLE, FILE, SECRET, from `at` on.
     fn of(lab: &Lab, c: &'a Call, at: usize) -> Result<Self, Miss> {
         let file = format!("checks/{}.toml", c.argument(at + 2, "restore"));
         let fault = |what: String| Error::File { file: file.clone(), what };
         let rows = toml_edit::de::from_str(&lab.file(&file)?).map_err(|e| fault(e.to_string()))?;
         let mark = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
-        Ok(Self { service: c.argument(at, "web"), variable: c.argument(at + 1, ""), rows, mark })
+        let secret = c.argument(at + 3, "ConnectionStrings--DefaultConnection");
+        Ok(Self { service: c.argument(at, "web"), variable: c.argument(at + 1, ""), secret, rows, mark })
     }
 
     async fn sql(&self, site: &Site, statement: &str) -> Result<Vec<String>, Miss> {
@@ -87,7 +90,7 @@ impl<'a> Work<'a> {
     /// The rows as a restored database has them, by the service's own role and password.
     async fn read_beside(&self, site: &Site, restored: &Restored) -> Result<Vec<String>, Miss> {
         let vault = site.vault(&format!("service.{}", self.service)).await?;
-        let answer = vault.send("GET", "/secrets/ConnectionStrings--DefaultConnection?api-version=7.4", None).await?;
+        let answer = vault.send("GET", &format!("/secrets/{}?api-version=7.4", self.secret), None).await?;
         let value: serde_json::Value = serde_json::from_slice(&answer.body)?;
         let (_, name) = restored.name.split_once('.').unwrap_or_default();
         let (_, origin) = restored.origin.split_once('.').unwrap_or_default();
@@ -193,6 +196,33 @@ pub async fn point_in_time(lab: &Lab, on: &str, c: &Call) -> Seen {
         "6 rows, restored to the moment after the fourth within {:.1} s: 4 rows; recovery stopped {stopped}",
         restored.milliseconds as f64 / 1000.0
     ))
+}
+
+/// `backups_sealed(SERVICE, VARIABLE, FILE, SECRET)`: a row's mark lies in the database's own files, in no file of its backups, and is
+/// there again in what is restored from these.
+pub async fn sealed(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let work = Work::of(lab, c, 0)?;
+    work.write(&site, 1).await?;
+    base(&site).await?;
+    let point = format!("sealed-{}", work.mark.to_lowercase());
+    back_up(&site, Some(point.clone())).await?;
+    let place = site.places.get(&site.first("postgres")?).cloned().unwrap_or_default();
+    let folder = place.join("backups");
+    let files = super::vault::files_with(&place, work.mark.as_bytes());
+    let (sealed, own): (Vec<_>, Vec<_>) =
+        files.iter().partition(|path| std::path::Path::new(path).starts_with(&folder));
+    must!(!own.is_empty(), "the mark is in no file of the database: the search would find nothing anywhere");
+    must!(sealed.is_empty(), "the mark lies readable in {sealed:?}");
+    let kept = std::fs::read_dir(&folder)?.count();
+    must!(kept > 0, "{} is empty", folder.display());
+    let restored = restore(&site, Target::Point { name: point }).await?;
+    let fresh = lab.restore(on).await?;
+    let seen = work.read_beside(&fresh, &restored).await;
+    swap(&fresh, SwapAct::Discard).await?;
+    let (seen, rows) = (seen?, work.read(&fresh).await?);
+    must!(seen == rows && !rows.is_empty(), "of {rows:?} the backup has {seen:?}");
+    Ok(format!("in {} files of the database, in none under {}; restored: {seen:?}", own.len(), folder.display()))
 }
 
 /// `mistake_undone(SERVICE, VARIABLE, FILE)`.

@@ -1,12 +1,18 @@
 //! `story(NAME)`: what only an application can show, as steps in a file of the system (`checks/NAME.toml`): API calls as
-//! somebody who signed in, calls from the place of a service, jobs, and rows that are read past the application.
+//! somebody who signed in, calls from the place of a service, jobs, and what is seen past the application: rows, files of shares,
+//! the cache, the logs. `story_alone` is the same for what stops or changes parts of the stamp.
+
+mod acts;
+mod past;
+
+pub(super) use acts::run_job;
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use api::job::{JobRequest, JobRun, JobStatus};
 use serde::Deserialize;
 
 use crate::{
@@ -16,7 +22,6 @@ use crate::{
     inside::{Ask, Saw},
     miss, must,
     script::{filled, plain},
-    site::until_in,
 };
 
 #[derive(Deserialize)]
@@ -49,7 +54,7 @@ struct Person {
 struct Step {
     /// `GET /path`, `POST /path`; with `from`, `POST $CLOUD_API_URL/path`.
     call: Option<String>,
-    /// Who calls: a name of `people`, or `nobody`, who has neither session nor account.
+    /// Who calls: a name of `people`, or one that begins with `nobody`: somebody without session and account.
     r#as: Option<String>,
     /// The service from whose place it is called; `$NAME` in call, headers and body is then a variable of its environment.
     from: Option<String>,
@@ -65,6 +70,9 @@ struct Step {
     /// Pointers into the answer (RFC 6901) and what must be there.
     #[serde(default)]
     has: BTreeMap<String, String>,
+    /// Headers that the answer must have.
+    #[serde(default)]
+    shows: BTreeMap<String, String>,
     /// Text that must, or must not, be in the answer.
     text: Option<String>,
     without: Option<String>,
@@ -73,73 +81,125 @@ struct Step {
     keep: BTreeMap<String, String>,
     #[serde(default)]
     field: BTreeMap<String, String>,
+    /// Numbers that stand in the answer after these texts: kept under a name, or greater than what is kept under it.
+    #[serde(default)]
+    count: BTreeMap<String, String>,
+    #[serde(default)]
+    more: BTreeMap<String, String>,
     /// Called, or asked, again for so many seconds until all of it holds.
     until: Option<u64>,
-    /// A job to run now; it must succeed.
-    job: Option<String>,
+    /// Done so often; `{time}` counts from 01.
+    times: Option<u32>,
     /// A statement past the application, and its rows as text; by this service and variable, if not by the story's.
     sql: Option<String>,
     rows: Option<Vec<Vec<String>>>,
     service: Option<String>,
     variable: Option<String>,
+    #[serde(flatten)]
+    past: past::Past,
+    #[serde(flatten)]
+    act: acts::Act,
 }
 
 /// An answer, from wherever it was asked.
+#[derive(Default)]
 struct Answer {
     status: u16,
+    headers: http::HeaderMap,
     text: String,
 }
 
 struct Teller<'a> {
-    site: &'a Site,
+    lab: &'a Lab,
+    on: &'a str,
+    site: Arc<Site>,
     story: &'a Story,
     signed_in: BTreeMap<String, Browser>,
     kept: BTreeMap<String, String>,
     seen: Vec<String>,
+    undo: acts::Undo,
 }
 
 pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
-    let name = call.argument(0, "");
+    told(lab, on, call.argument(0, ""), &mut BTreeMap::new()).await
+}
+
+/// As [`tell`], with what another story kept; what this one keeps is added.
+pub(super) async fn told(lab: &Lab, on: &str, name: &str, kept: &mut BTreeMap<String, String>) -> Seen {
     let text = lab.file(&format!("checks/{name}.toml"))?;
     let fault = |e: toml_edit::de::Error| Error::File { file: format!("checks/{name}.toml"), what: e.to_string() };
     let story: Story = toml_edit::de::from_str(&text).map_err(fault)?;
     let site = lab.site(on).await?;
     // Different in each telling, so that one does not meet what another left.
-    let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
-    let kept = BTreeMap::from([("unique".to_owned(), unique)]);
-    let mut teller = Teller { site: &site, story: &story, signed_in: BTreeMap::new(), kept, seen: Vec::new() };
-    if let Some(groups) = &story.groups {
-        let person = Person { groups: groups.clone(), at: String::new() };
-        let email = teller.enter("", &person).await?.email.clone();
-        teller.kept.insert("email".to_owned(), email);
+    let unique = || uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
+    kept.entry("unique".to_owned()).or_insert_with(unique);
+    kept.insert("scratch".to_owned(), site.scratch.display().to_string());
+    for (workload, place) in &site.places {
+        if let Some(share) = workload.strip_prefix("share.") {
+            kept.insert(format!("share_{}", share.replace('-', "_")), place.join("data").display().to_string());
+        }
     }
-    for (number, step) in story.step.iter().enumerate() {
+    let mut teller = Teller {
+        lab,
+        on,
+        site,
+        story: &story,
+        signed_in: BTreeMap::new(),
+        kept: std::mem::take(kept),
+        seen: Vec::new(),
+        undo: acts::Undo::default(),
+    };
+    let told = teller.all().await;
+    let undone = teller.undone().await;
+    *kept = teller.kept;
+    told?;
+    undone?;
+    Ok(teller.seen.join("; "))
+}
+
+impl Teller<'_> {
+    async fn all(&mut self) -> Result<(), Miss> {
+        let story = self.story;
+        if let Some(groups) = &story.groups {
+            let person = Person { groups: groups.clone(), at: String::new() };
+            let email = self.enter("", &person).await?.email.clone();
+            self.kept.insert("email".to_owned(), email);
+        }
+        for (number, step) in story.step.iter().enumerate() {
+            for time in 1..=step.times.unwrap_or(1) {
+                self.kept.insert("time".to_owned(), format!("{time:02}"));
+                self.one(number, step).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A step, again and again as long as it may take.
+    async fn one(&mut self, number: usize, step: &Step) -> Result<(), Miss> {
         let begun = Instant::now();
         let limit = Duration::from_secs(step.until.unwrap_or(0));
-        let told = teller.seen.len();
+        let told = self.seen.len();
         let mut pause = Duration::from_millis(20);
         loop {
-            match teller.take(step).await {
-                Ok(()) => break,
+            match self.take(step).await {
+                Ok(()) => return Ok(()),
                 Err(Miss::Failed(what)) if begun.elapsed() >= limit => miss!("step {}: {what}", number + 1),
-                Err(Miss::Failed(_)) => teller.seen.truncate(told),
+                Err(Miss::Failed(_)) => self.seen.truncate(told),
                 Err(other) => return Err(other),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
-    Ok(teller.seen.join("; "))
-}
 
-impl Teller<'_> {
     fn fill(&self, text: &str) -> Result<String, Miss> {
         filled(text, &self.kept).map_err(Miss::Failed)
     }
 
     async fn enter(&mut self, name: &str, person: &Person) -> Result<&mut Browser, Miss> {
         let groups: Vec<&str> = person.groups.iter().map(String::as_str).collect();
-        let browser = self.site.signed_in_at(&person.at, &groups).await?;
+        let site = self.site.clone();
+        let browser = site.signed_in_at(&person.at, &groups).await?;
         Ok(self.signed_in.entry(name.to_owned()).or_insert(browser))
     }
 
@@ -147,7 +207,7 @@ impl Teller<'_> {
         if !self.signed_in.contains_key(name) {
             let browser = match self.story.people.get(name) {
                 Some(person) => return self.enter(name, &person.clone()).await,
-                None if name == "nobody" => Browser::stranger(self.site)?,
+                None if name.starts_with("nobody") => Browser::stranger(&self.site)?,
                 None if name.is_empty() => miss!("it has neither `groups` nor `as`"),
                 None => miss!("nobody of `people` is called {name}"),
             };
@@ -157,9 +217,7 @@ impl Teller<'_> {
     }
 
     async fn take(&mut self, step: &Step) -> Result<(), Miss> {
-        if let Some(job) = &step.job {
-            self.run(job).await?;
-        }
+        self.act(step).await?;
         if let Some(call) = &step.call {
             let call = self.fill(call)?;
             let answer = self.ask(step, &call).await?;
@@ -168,7 +226,7 @@ impl Teller<'_> {
         if let Some(sql) = &step.sql {
             self.look(step, sql).await?;
         }
-        Ok(())
+        self.look_past(step).await
     }
 
     async fn ask(&mut self, step: &Step, call: &str) -> Result<Answer, Miss> {
@@ -190,11 +248,11 @@ impl Teller<'_> {
             };
             let saw = self.site.inside(service, &[ask]).await?;
             let Some(Saw::Http { status, text: Some(text), .. }) = saw.first() else { miss!("{call}: {saw:?}") };
-            return Ok(Answer { status: *status, text: text.clone() });
+            return Ok(Answer { status: *status, text: text.clone(), ..Answer::default() });
         }
         let person = self.who(step.r#as.as_deref().unwrap_or_default()).await?;
         let page = person.send_with(method, path, kind, body, &headers).await?;
-        Ok(Answer { status: page.status, text: page.text })
+        Ok(Answer { status: page.status, headers: page.headers, text: page.text })
     }
 
     fn judge(&mut self, step: &Step, call: &str, answer: &Answer) -> Result<(), Miss> {
@@ -202,6 +260,10 @@ impl Teller<'_> {
         let status = step.status.unwrap_or(200);
         must!(answer.status == status, "{call} answers {}, not {status}: {begin}", answer.status);
         self.seen.push(format!("{call}: {}", answer.status));
+        for (name, value) in &step.shows {
+            let found = answer.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            must!(found == value, "{call}: {name} is `{found}`, not `{value}`");
+        }
         if let Some(text) = &step.text {
             let text = self.fill(text)?;
             must!(answer.text.contains(&text), "the answer does not say `{text}`: {begin}");
@@ -212,6 +274,19 @@ impl Teller<'_> {
         }
         for (name, field) in &step.field {
             self.kept.insert(name.clone(), crate::browser::field(&answer.text, field)?);
+        }
+        let number = |after: &String| {
+            let rest = answer.text.split_once(after.as_str()).map(|(_, rest)| rest).unwrap_or_default();
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u64>().map_err(|_| Miss::Failed(format!("no number after `{after}`: {begin}")))
+        };
+        for (name, after) in &step.count {
+            self.kept.insert(name.clone(), number(after)?.to_string());
+        }
+        for (name, after) in &step.more {
+            let (now, before) = (number(after)?, self.fill(&format!("{{{name}}}"))?);
+            must!(now > before.parse::<u64>()?, "`{after}` is {now} and was {before}");
+            self.seen.push(format!("{after} {before}, then {now}"));
         }
         if step.has.is_empty() && step.keep.is_empty() {
             return Ok(());
@@ -241,28 +316,17 @@ impl Teller<'_> {
         let ask = Ask::Sql { variable: variable.clone().unwrap_or_default(), statements: vec![sql.clone()] };
         let saw = self.site.inside(service, &[ask]).await?;
         let Some(Saw::Sql(found)) = saw.first() else { miss!("{sql}: {saw:?}") };
+        self.compare(step, &sql, &found[0])
+    }
+
+    /// What was found past the application against the rows that the step names.
+    fn compare(&mut self, step: &Step, what: &str, found: &[Vec<String>]) -> Result<(), Miss> {
         let mut expected = step.rows.clone().unwrap_or_default();
         for value in expected.iter_mut().flatten() {
             *value = self.fill(value)?;
         }
-        must!(found[0] == expected, "{sql} gives {:?}, not {expected:?}", found[0]);
-        self.seen.push(format!("{} row(s) past the application: {:?}", found[0].len(), found[0]));
-        Ok(())
-    }
-
-    async fn run(&mut self, job: &str) -> Result<(), Miss> {
-        let api::supervisor::StampRef { system, stamp } = self.site.of();
-        let ask = JobRequest { system: system.clone(), stamp: stamp.clone(), name: job.into() };
-        let begun: JobRun = self.site.supervisor.post("/job/run", &ask).await?;
-        let path = format!("/jobs?system={system}&stamp={stamp}&name={job}");
-        let ended = async || {
-            let jobs: Vec<JobStatus> = self.site.supervisor.get(&path).await?;
-            let run = jobs.into_iter().flat_map(|j| j.runs).find(|run| run.number == begun.number);
-            run.filter(JobRun::is_over).ok_or_else(|| Miss::Failed(format!("{job} still runs")))
-        };
-        let run = until_in("a job's end", Duration::from_secs(60), ended).await?;
-        must!(run.outcome == "done", "{job}: {} {}", run.outcome, run.note);
-        self.seen.push(format!("{job} ran and succeeded"));
+        must!(found == expected, "{what} gives {found:?}, not {expected:?}");
+        self.seen.push(format!("{} row(s) past the application: {found:?}", found.len()));
         Ok(())
     }
 }
