@@ -14,6 +14,10 @@ pub struct Browser {
     pub(crate) part: String,
     /// Where signing in leads to, if not to the part's first page; such an application has no `/api/v1/me`.
     pub(crate) home: Option<String>,
+    /// The path at which a sign-in begins.
+    pub(crate) way_in: String,
+    /// Every request so far.
+    pub(crate) visits: Vec<Visit>,
     /// Clients by origin: the edge, and where people sign in.
     clients: BTreeMap<String, Client>,
     /// Cookies by origin and name.
@@ -24,6 +28,15 @@ pub struct Browser {
     password: Secret,
     /// The token that guards against forged requests, once signed in.
     pub csrf: String,
+}
+
+/// One request, and where its answer led.
+#[derive(Debug)]
+pub struct Visit {
+    pub url: String,
+    pub location: String,
+    /// A cookie went along that the application had given.
+    pub cookie: bool,
 }
 
 /// An answer.
@@ -92,6 +105,8 @@ impl Browser {
             edge,
             part: String::new(),
             home: None,
+            way_in: "/sign-in".to_owned(),
+            visits: Vec::new(),
             clients,
             cookies: BTreeMap::new(),
             email,
@@ -104,6 +119,17 @@ impl Browser {
     /// A browser in which nobody has signed in, of somebody without an account.
     pub fn stranger(site: &Site) -> Result<Self, Miss> {
         Self::new(site, String::new(), Secret::new(""))
+    }
+
+    /// Goes to another stamp as well, where redirects lead there.
+    pub(crate) fn knows(&mut self, other: &Site) -> Result<(), Miss> {
+        self.clients.extend(Self::new(other, String::new(), Secret::new(""))?.clients);
+        Ok(())
+    }
+
+    /// From now on paths are those of another edge.
+    pub(crate) fn moves(&mut self, edge: &str) {
+        self.edge = edge.trim_end_matches('/').to_owned();
     }
 
     /// One request; redirects are not followed.
@@ -157,7 +183,10 @@ impl Browser {
         }
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         let digest = crate::inside::sha256(&answer.body);
-        Ok(Page { status: answer.status.as_u16(), headers: answer.headers, text, digest })
+        let page = Page { status: answer.status.as_u16(), headers: answer.headers, text, digest };
+        let location = url.join(page.header("location")).map(String::from).unwrap_or_default();
+        self.visits.push(Visit { url: url.to_string(), location, cookie: !cookies.is_empty() });
+        Ok(page)
     }
 
     pub async fn get(&mut self, url: &str) -> Result<Page, Miss> {
@@ -230,10 +259,16 @@ impl Browser {
         self.try_sign_in(&password).await.map(drop)
     }
 
+    /// Goes to the application and gives the right password; where that led, which may be another stamp.
+    pub(crate) async fn try_sign_in_own(&mut self) -> Result<(Page, url::Url), Miss> {
+        let password = self.password.expose().to_owned();
+        self.try_sign_in(&password).await
+    }
+
     /// Goes to the application and gives this password where it is asked for; where that led.
     pub async fn try_sign_in(&mut self, password: &str) -> Result<(Page, url::Url), Miss> {
         let home = self.home.clone().unwrap_or_else(|| format!("{}/", self.part));
-        let start = format!("{}{}/sign-in?return={}", self.edge, self.part, home.replace('/', "%2F"));
+        let start = format!("{}{}{}?return={}", self.edge, self.part, self.way_in, home.replace('/', "%2F"));
         let (page, at) = self.follow(&start, None).await?;
         let form = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("form", &page.field("form")?)

@@ -46,6 +46,10 @@ pub enum Ask {
     Reach { address: String, milliseconds: u64 },
     /// The addresses of a name.
     Resolve { name: String },
+    /// Commands to the Redis that a variable names (`rediss://...`), one connection.
+    Redis { variable: String, commands: Vec<Vec<String>> },
+    /// Whether a path opens for reading or, a new file, for writing.
+    Open { path: String, write: bool },
 }
 
 /// What was seen.
@@ -76,6 +80,9 @@ pub enum Saw {
     },
     Reach(Result<(), String>),
     Resolve(Vec<std::net::IpAddr>),
+    /// What each command was answered, each value on a line.
+    Redis(Vec<String>),
+    Open(Result<(), String>),
     Failed(String),
 }
 
@@ -193,6 +200,21 @@ async fn look(ask: Ask) -> Result<Saw, Miss> {
         Ask::Resolve { name } => {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await;
             Ok(Saw::Resolve(found.map(|all| all.map(|at| at.ip()).collect()).unwrap_or_default()))
+        }
+        Ask::Redis { variable: name, commands } => {
+            let authority = std::fs::read(variable("SSL_CERT_FILE")?)?;
+            Ok(Saw::Redis(crate::redis::answers(&variable(&name)?, &authority, &commands).await?))
+        }
+        Ask::Open { path, write } => {
+            let path = resolved(&path)?;
+            let opened = match write {
+                true => std::fs::File::create_new(&path).and_then(|_| std::fs::remove_file(&path)),
+                false => std::fs::metadata(&path).and_then(|m| match m.is_dir() {
+                    true => std::fs::read_dir(&path).map(drop),
+                    false => std::fs::File::open(&path).map(drop),
+                }),
+            };
+            Ok(Saw::Open(opened.map_err(|e| e.to_string())))
         }
     }
 }

@@ -19,6 +19,7 @@ mod lab;
 mod load;
 mod outcome;
 mod patch;
+mod redis;
 mod run;
 mod sabotage;
 mod script;

@@ -250,6 +250,17 @@ pub async fn owner(site: &Site) -> Result<tokio_postgres::Client, Miss> {
 
 /// As [`owner`], to the server at the end of `way`, which may be another member.
 pub async fn owner_by(site: &Site, way: &crate::site::Way) -> Result<tokio_postgres::Client, Miss> {
+    crate::sql::connect_by(&role(site).await?, way).await
+}
+
+/// How a program in the place of a service connects as an owner of the database.
+pub async fn owner_string(site: &Site) -> Result<String, Miss> {
+    let way = site.way(&site.first("postgres")?)?;
+    Ok(format!("Host={};Port={};{}", way.name, way.address.port(), role(site).await?))
+}
+
+/// Makes the role anew; the string by which it connects, without a host.
+async fn role(site: &Site) -> Result<String, Miss> {
     let postgres = site.first("postgres")?;
     let control = site.control(&postgres)?;
     let declared = site.system.databases().find(|(id, _)| id.to_string() == postgres);
@@ -264,12 +275,11 @@ pub async fn owner_by(site: &Site, way: &crate::site::Way) -> Result<tokio_postg
     let _: serde_json::Value = control.send_secret("PUT", "/roles/saboteur", &body.encode()).await?;
     let ca = site.scratch.join("saboteur-ca.pem");
     std::fs::write(&ca, &site.ca_pem)?;
-    let text = format!(
+    Ok(format!(
         "Database={database};Username=saboteur;Password={};Root Certificate={}",
         password.expose(),
         ca.display()
-    );
-    crate::sql::connect_by(&text, way).await
+    ))
 }
 
 #[cfg(test)]

@@ -270,9 +270,19 @@ impl Site {
 
     /// Looks from the place of a service: its user, its names, its identity, its environment.
     pub async fn inside(&self, service: &str, asks: &[Ask]) -> Result<Vec<Saw>, Miss> {
-        let StampRef { system, stamp } = self.of();
         let words = serde_json::to_string(asks)?;
         let command = vec![self.program.display().to_string(), "probe".into(), words];
+        let said = self.command(service, command).await?;
+        let line = said.lines().rev().find_map(|l| l.strip_prefix(MARK));
+        let Some(line) = line else { return Err(Miss::Failed(format!("an inside look said only: {}", said.trim()))) };
+        let saw: Vec<Saw> = serde_json::from_str(line)?;
+        must!(saw.len() == asks.len(), "{} of {} inside looks came back", saw.len(), asks.len());
+        Ok(saw)
+    }
+
+    /// Runs a command in the place of a service; all that it said.
+    pub(crate) async fn command(&self, service: &str, command: Vec<String>) -> Result<String, Miss> {
+        let StampRef { system, stamp } = self.of();
         let directory = PathBuf::from("/");
         let ask = ExecRequest { system, stamp, service: service.into(), command, directory };
         let answer: ExecAnswer = self.supervisor.post("/exec", &ask).await?;
@@ -281,12 +291,7 @@ impl Site {
         let said = self.run_inside(answer, &log).await;
         let _ = std::fs::remove_file(&config);
         let _ = std::fs::remove_file(&log);
-        let said = said?;
-        let line = said.lines().rev().find_map(|l| l.strip_prefix(MARK));
-        let Some(line) = line else { return Err(Miss::Failed(format!("an inside look said only: {}", said.trim()))) };
-        let saw: Vec<Saw> = serde_json::from_str(line)?;
-        must!(saw.len() == asks.len(), "{} of {} inside looks came back", saw.len(), asks.len());
-        Ok(saw)
+        said
     }
 
     async fn run_inside(&self, answer: ExecAnswer, log: &std::path::Path) -> Result<String, Miss> {

@@ -1,9 +1,11 @@
 //! `meg-qms back-up`: the night's set, a dump of the database and the files that people sent, on the share for backups.
 //!
 //! The dump is what PostgreSQL's `COPY` gives, a file a table, all of one moment, read with rights that only read. A set has a
-//! manifest with the digest of every part; a set without one is not whole and is not counted.
+//! manifest with the digest of every part; a set without one is not whole and is not counted. Where there is a backup vault
+//! (`BACKUPS_URL`), each set goes there as well, whole, and nobody changes it before its time.
 
 pub mod restore;
+mod vault;
 
 use std::{
     collections::BTreeMap,
@@ -54,8 +56,9 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let mut client = sdk::database::connect_alone(settings, "ConnectionStrings__DefaultConnection").await?;
     let (set, manifest) = make(&mut client, &media, &backups).await?;
     let rows: u64 = manifest.tables.values().map(|t| t.rows).sum();
+    let vaulted = vault::put(settings, &set, &backups, &manifest).await?;
     let gone = let_go(&backups, nights)?;
-    tracing::info!(set = %set.display(), tables = manifest.tables.len(), rows, files = manifest.media.len(), let_go = gone, "backed up");
+    tracing::info!(set = %set.display(), tables = manifest.tables.len(), rows, files = manifest.media.len(), vaulted, let_go = gone, "backed up");
     Ok(())
 }
 

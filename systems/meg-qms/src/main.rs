@@ -8,7 +8,7 @@ use sdk::Settings;
 
 const USAGE: &str =
     "usage: meg-qms cms | worker | scheduler | static | media | migrate | maintain | back-up | restore FOLDER
-       meg-qms stand-in directory | rhapsody | mail
+       meg-qms stand-in directory [FILE] | rhapsody [FILE] | mail
 settings are environment variables, see README.md";
 
 fn main() -> ExitCode {
@@ -20,7 +20,8 @@ fn main() -> ExitCode {
         (
             ["cms" | "worker" | "scheduler" | "static" | "media" | "migrate" | "maintain" | "back-up"]
             | ["restore", _]
-            | ["stand-in", "directory" | "rhapsody" | "mail"],
+            | ["stand-in", "directory" | "rhapsody" | "mail"]
+            | ["stand-in", "directory" | "rhapsody", _],
             Ok(runtime),
         ) => runtime.block_on(work(&words)),
         _ => {
@@ -57,7 +58,8 @@ async fn verb(words: &[&str], settings: &Settings) -> Result<()> {
         ["maintain"] => maintain::run(settings).await.map(|_| ()),
         ["back-up"] => backup::run(settings).await,
         ["restore", folder] => backup::restore::run(settings, std::path::Path::new(folder)).await,
-        ["stand-in", which] => stand_in::run(which, settings).await,
+        ["stand-in", which] => stand_in::run(which, None, settings).await,
+        ["stand-in", which, file] => stand_in::run(which, Some(file), settings).await,
         _ => Ok(()),
     }
 }

@@ -25,18 +25,22 @@ use crate::serve::{address, asked};
 pub trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
 
-/// Serves one of the stand-ins until the process is asked to end.
+/// Serves one of the stand-ins until the process is asked to end; `file` has its people or medicines, instead of a variable.
 ///
 /// # Errors
 /// A setting is unusable, or the address cannot be listened on.
-pub async fn run(which: &str, settings: &Settings) -> Result<()> {
+pub async fn run(which: &str, file: Option<&str>, settings: &Settings) -> Result<()> {
     let tls = acceptor(settings)?;
     let listener = TcpListener::bind(address(settings)?).await?;
     tracing::info!(which, address = %listener.local_addr()?, tls = tls.is_some(), "standing in");
     let serving = async {
         match which {
-            "directory" => directory::serve(listener, tls, Arc::new(directory::Tree::from_settings(settings)?)).await,
-            "rhapsody" => rhapsody::serve(listener, tls, Arc::new(rhapsody::Engine::from_settings(settings)?)).await,
+            "directory" => {
+                directory::serve(listener, tls, Arc::new(directory::Tree::from_settings(file, settings)?)).await
+            }
+            "rhapsody" => {
+                rhapsody::serve(listener, tls, Arc::new(rhapsody::Engine::from_settings(file, settings)?)).await
+            }
             "mail" => mail::serve(listener, tls, Arc::new(mail::Box_::from_settings(settings)?)).await,
             other => bail!("there is no stand-in for {other}"),
         }

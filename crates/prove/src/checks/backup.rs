@@ -204,6 +204,33 @@ pub async fn point_in_time(lab: &Lab, on: &str, c: &Call) -> Seen {
     ))
 }
 
+/// `backups_sealed(SERVICE, VARIABLE, FILE)`: a row's mark lies in the database's own files, in no file of its backups, and is
+/// there again in what is restored from these.
+pub async fn sealed(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let site = lab.site(on).await?;
+    let work = Work::of(lab, c, 0)?;
+    work.write(&site, 1).await?;
+    base(&site).await?;
+    let point = format!("sealed-{}", work.mark.to_lowercase());
+    back_up(&site, Some(point.clone())).await?;
+    let place = site.places.get(&site.first("postgres")?).cloned().unwrap_or_default();
+    let folder = place.join("backups");
+    let files = super::vault::files_with(&place, work.mark.as_bytes());
+    let (sealed, own): (Vec<_>, Vec<_>) =
+        files.iter().partition(|path| std::path::Path::new(path).starts_with(&folder));
+    must!(!own.is_empty(), "the mark is in no file of the database: the search would find nothing anywhere");
+    must!(sealed.is_empty(), "the mark lies readable in {sealed:?}");
+    let kept = std::fs::read_dir(&folder)?.count();
+    must!(kept > 0, "{} is empty", folder.display());
+    let restored = restore(&site, Target::Point { name: point }).await?;
+    let fresh = lab.restore(on).await?;
+    let seen = work.read_beside(&fresh, &restored).await;
+    swap(&fresh, SwapAct::Discard).await?;
+    let (seen, rows) = (seen?, work.read(&fresh).await?);
+    must!(seen == rows && !rows.is_empty(), "of {rows:?} the backup has {seen:?}");
+    Ok(format!("in {} files of the database, in none under {}; restored: {seen:?}", own.len(), folder.display()))
+}
+
 /// `mistake_undone(SERVICE, VARIABLE, FILE)`.
 pub async fn mistake_undone(lab: &Lab, on: &str, c: &Call) -> Seen {
     let site = lab.site(on).await?;

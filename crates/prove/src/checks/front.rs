@@ -90,6 +90,35 @@ pub async fn front_door(lab: &Lab, on: &str, c: &Call) -> Seen {
     looked
 }
 
+/// `gateway(STAMP, PATH)`: on the door of one stamp. Requests through it are found at the stamp by the id that the client gave them; with the
+/// door stopped nobody is answered at its address, though the stamp is healthy.
+pub async fn gateway(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let (stamp, path) = (c.argument(0, "one"), c.argument(1, "/health"));
+    let behind = lab.site(stamp).await?;
+    let door = lab.site(on).await?;
+    all_in(&door, 1).await?;
+    let url = door.url("edge")?;
+    let counts = answered(&door, path, &[&behind]).await?;
+    let sql = format!("SELECT count(DISTINCT source) FROM spans WHERE time_ns > {} AND source = 'edge'", now_ns());
+    let _ = once(&door, path).await;
+    behind.query_until("the ingress has a span of its own", &sql, |rows| rows[0][0] != 0).await?;
+    lab.down(on).await?;
+    let without = once(&door, path).await;
+    let healthy = behind.client(&behind.url("edge")?)?.send("GET", path, None).await.map(|a| a.status.as_u16());
+    let again = lab.restore(on).await?;
+    let Err(Miss::Failed(why)) = without else { miss!("with the gateway stopped {url} is answered") };
+    must!(healthy.as_ref().is_ok_and(|s| *s == 200), "{stamp} behind it is answered {healthy:?}");
+    all_in(&again, 1).await?;
+    until_in("an answer with the gateway started", LONG, async || once(&again, path).await).await?;
+    Ok(format!(
+        "{url}: {counts:?} by the ids that the client gave; stopped: {why}, with {stamp} healthy; started: answered"
+    ))
+}
+
+fn now_ns() -> i128 {
+    jiff::Timestamp::now().as_nanosecond()
+}
+
 /// `name_moves(ONE, OTHER, PATH, SECONDS)`: on the door; the same address leads from the one stamp to the other.
 pub async fn name_moves(lab: &Lab, on: &str, c: &Call) -> Seen {
     let (one, two, path) = (c.argument(0, "one"), c.argument(1, "two"), c.argument(2, "/health"));

@@ -61,7 +61,7 @@ struct Person {
 struct Step {
     /// `GET /path`, `POST /path`; with `from`, `POST $CLOUD_API_URL/path`.
     call: Option<String>,
-    /// Who calls: a name of `people`, or `nobody`, who has neither session nor account.
+    /// Who calls: a name of `people`, or one that begins with `nobody`: somebody without session and account.
     r#as: Option<String>,
     /// The service from whose place it is called; `$NAME` in call, headers and body is then a variable of its environment.
     from: Option<String>,
@@ -90,8 +90,15 @@ struct Step {
     keep: BTreeMap<String, String>,
     #[serde(default)]
     field: BTreeMap<String, String>,
+    /// Numbers that stand in the answer after these texts: kept under a name, or greater than what is kept under it.
+    #[serde(default)]
+    count: BTreeMap<String, String>,
+    #[serde(default)]
+    more: BTreeMap<String, String>,
     /// Called, or asked, again for so many seconds until all of it holds.
     until: Option<u64>,
+    /// Done so often; `{time}` counts from 01.
+    times: Option<u32>,
     /// A job to run now; it must succeed.
     job: Option<String>,
     /// Text of the refusal with which the statement, or the change, must be answered.
@@ -106,11 +113,13 @@ impl Step {
     /// A step that judges what it did not ask for would hold whatever happens.
     fn fault(&self) -> Option<&'static str> {
         let answers = self.call.is_some() || self.past.answers();
-        let of_call = self.r#as.is_some() || self.from.is_some() || self.body.is_some() || self.digest.is_some();
+        let from = self.from.is_some() && self.past.opens().is_none();
+        let of_call = self.r#as.is_some() || from || self.body.is_some() || self.digest.is_some();
         let of_answer = self.status.is_some()
             || self.text.is_some()
             || self.without.is_some()
-            || !(self.has.is_empty() && self.says.is_empty() && self.keep.is_empty() && self.field.is_empty());
+            || !(self.has.is_empty() && self.says.is_empty() && self.keep.is_empty() && self.field.is_empty())
+            || !(self.count.is_empty() && self.more.is_empty());
         match () {
             () if !(answers || self.past.looks() || self.job.is_some() || self.act.acts()) => Some("it does nothing"),
             () if of_call && self.call.is_none() => Some("it is about a call and makes none"),
@@ -145,15 +154,19 @@ struct Teller<'a> {
 }
 
 pub async fn tell(lab: &Lab, on: &str, call: &Call) -> Seen {
-    told(lab, on, call, false).await
+    told(lab, on, call.argument(0, ""), &mut BTreeMap::new(), false).await
+}
+
+/// As [`tell`], with what another story kept; what this one keeps is added.
+pub async fn go_on(lab: &Lab, on: &str, name: &str, kept: &mut BTreeMap<String, String>) -> Seen {
+    told(lab, on, name, kept, false).await
 }
 
 pub async fn tell_alone(lab: &Lab, on: &str, call: &Call) -> Seen {
-    told(lab, on, call, true).await
+    told(lab, on, call.argument(0, ""), &mut BTreeMap::new(), true).await
 }
 
-async fn told(lab: &Lab, on: &str, call: &Call, alone: bool) -> Seen {
-    let name = call.argument(0, "");
+async fn told(lab: &Lab, on: &str, name: &str, kept: &mut BTreeMap<String, String>, alone: bool) -> Seen {
     let story = read(lab, name)?;
     must!(!story.step.is_empty(), "checks/{name}.toml tells nothing");
     for (number, step) in story.step.iter().chain(&story.finally).enumerate() {
@@ -163,12 +176,15 @@ async fn told(lab: &Lab, on: &str, call: &Call, alone: bool) -> Seen {
         must!(alone || !step.act.acts(), "checks/{name}.toml, step {}: only a `story_alone` does that", number + 1);
     }
     let site = lab.site(on).await?;
-    let (kept, done) = (known(&site), act::Done::default());
-    let mut teller = Teller { lab, on, site, story: &story, done, signed_in: BTreeMap::new(), kept, seen: Vec::new() };
+    let mut names = known(&site);
+    names.append(kept);
+    let (signed_in, done) = (BTreeMap::new(), act::Done::default());
+    let mut teller = Teller { lab, on, site, story: &story, done, signed_in, kept: names, seen: Vec::new() };
     let told = teller.whole().await;
     let put_back = teller.all(&story.finally, "final step").await;
     // Whatever was seen: the next check finds the stamp as it was.
     let undone = teller.undo().await;
+    *kept = teller.kept;
     told?;
     put_back?;
     undone?;
@@ -192,15 +208,20 @@ fn read(lab: &Lab, name: &str) -> Result<Story, Miss> {
 }
 
 /// What a story can name from its beginning: `{unique}` and `{lower}` differ in each telling, so that one does not meet what
-/// another left; `{stamp}`; and the address of each resource, such as `{url_blob_main}`.
+/// another left; `{stamp}`; `{scratch}`, a folder that every workload may read; the address of each resource, such as
+/// `{url_blob_main}`; and where the files of each share lie, such as `{share_media}`.
 fn known(site: &Site) -> BTreeMap<String, String> {
     let unique = uuid::Uuid::new_v4().simple().to_string()[..8].to_uppercase();
     let mut kept = BTreeMap::from([
         ("lower".to_owned(), unique.to_lowercase()),
         ("unique".to_owned(), unique),
         ("stamp".to_owned(), site.stamp.clone()),
+        ("scratch".to_owned(), site.scratch.display().to_string()),
     ]);
-    for name in site.places.keys() {
+    for (name, place) in &site.places {
+        if let Some(share) = name.strip_prefix("share.") {
+            kept.insert(format!("share_{}", share.replace('-', "_")), place.join("data").display().to_string());
+        }
         if let Ok(url) = site.url(name) {
             kept.insert(format!("url_{}", name.replace(['.', '-', '+'], "_")), url.trim_end_matches('/').to_owned());
         }
@@ -221,23 +242,31 @@ impl Teller<'_> {
 
     async fn all(&mut self, steps: &[Step], word: &str) -> Result<(), Miss> {
         for (number, step) in steps.iter().enumerate() {
-            let begun = Instant::now();
-            let limit = Duration::from_secs(step.until.unwrap_or(0));
-            let told = self.seen.len();
-            let mut pause = Duration::from_millis(20);
-            loop {
-                self.kept.insert("now".to_owned(), jiff::Timestamp::now().as_second().to_string());
-                match self.take(step).await {
-                    Ok(()) => break,
-                    Err(Miss::Failed(what)) if begun.elapsed() >= limit => miss!("{word} {}: {what}", number + 1),
-                    Err(Miss::Failed(_)) => self.seen.truncate(told),
-                    Err(other) => return Err(other),
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(500));
+            for time in 1..=step.times.unwrap_or(1) {
+                self.kept.insert("time".to_owned(), format!("{time:02}"));
+                self.one(step, &format!("{word} {}", number + 1)).await?;
             }
         }
         Ok(())
+    }
+
+    /// A step, again and again as long as it may take.
+    async fn one(&mut self, step: &Step, name: &str) -> Result<(), Miss> {
+        let begun = Instant::now();
+        let limit = Duration::from_secs(step.until.unwrap_or(0));
+        let told = self.seen.len();
+        let mut pause = Duration::from_millis(20);
+        loop {
+            self.kept.insert("now".to_owned(), jiff::Timestamp::now().as_second().to_string());
+            match self.take(step).await {
+                Ok(()) => return Ok(()),
+                Err(Miss::Failed(what)) if begun.elapsed() >= limit => miss!("{name}: {what}"),
+                Err(Miss::Failed(_)) => self.seen.truncate(told),
+                Err(other) => return Err(other),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
     }
 
     fn fill(&self, text: &str) -> Result<String, Miss> {
@@ -257,7 +286,7 @@ impl Teller<'_> {
         if !self.signed_in.contains_key(name) {
             let browser = match self.story.people.get(name) {
                 Some(person) => return self.enter(name, &person.clone()).await,
-                None if name == "nobody" => Browser::stranger(&self.site)?,
+                None if name.starts_with("nobody") => Browser::stranger(&self.site)?,
                 None if name.is_empty() => miss!("it has neither `groups` nor `as`"),
                 None => miss!("nobody of `people` is called {name}"),
             };
@@ -334,6 +363,19 @@ impl Teller<'_> {
         }
         for (name, field) in &step.field {
             self.kept.insert(name.clone(), crate::browser::field(&answer.text, field)?);
+        }
+        let number = |after: &str| {
+            let rest = answer.text.split_once(after).map(|(_, rest)| rest).unwrap_or_default();
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u64>().map_err(|_| Miss::Failed(format!("no number after `{after}`: {begin}")))
+        };
+        for (name, after) in &step.count {
+            self.kept.insert(name.clone(), number(after)?.to_string());
+        }
+        for (name, after) in &step.more {
+            let (now, before) = (number(after)?, self.fill(&format!("{{{name}}}"))?);
+            must!(before.parse().is_ok_and(|before: u64| now > before), "`{after}` is {now} and was {before}");
+            self.seen.push(format!("{after} {before}, then {now}"));
         }
         if step.has.is_empty() && step.keep.is_empty() {
             return Ok(());

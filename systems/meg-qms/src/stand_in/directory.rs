@@ -41,14 +41,18 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads `STAND_IN_BASE` and `STAND_IN_PEOPLE`, a JSON list of people; without it, three who say by name that they stand in.
+    /// Reads `STAND_IN_BASE`, and a JSON list of people from `file` or `STAND_IN_PEOPLE`; without either, three who say by name that they
+    /// stand in.
     ///
     /// # Errors
     /// The list cannot be read.
-    pub fn from_settings(settings: &Settings) -> Result<Tree> {
+    pub fn from_settings(file: Option<&str>, settings: &Settings) -> Result<Tree> {
         let base = settings.optional("STAND_IN_BASE")?.unwrap_or("dc=kfmmc,dc=example").to_owned();
-        let text = settings.optional("STAND_IN_PEOPLE")?.unwrap_or(include_str!("people.json"));
-        Ok(Tree { base, people: serde_json::from_str(text).context("STAND_IN_PEOPLE is no list of people")? })
+        let text = match file {
+            Some(file) => std::fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?,
+            None => settings.optional("STAND_IN_PEOPLE")?.unwrap_or(include_str!("people.json")).to_owned(),
+        };
+        Ok(Tree { base, people: serde_json::from_str(&text).context("there is no list of people")? })
     }
 
     pub fn new(base: &str, people: Vec<Entry>) -> Tree {

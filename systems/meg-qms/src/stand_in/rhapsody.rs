@@ -25,12 +25,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Reads `STAND_IN_FORMULARY`: a file with a medicine a line, `CODE|NAME|STRENGTH|FORM|active` or `...|withdrawn`.
+    /// By `file` or `STAND_IN_FORMULARY`: a file with a medicine a line, `CODE|NAME|STRENGTH|FORM|active` or `...|withdrawn`.
     ///
     /// # Errors
     /// The variable is unusable.
-    pub fn from_settings(settings: &Settings) -> Result<Engine> {
-        Ok(Engine { file: settings.optional("STAND_IN_FORMULARY")?.map(Into::into) })
+    pub fn from_settings(file: Option<&str>, settings: &Settings) -> Result<Engine> {
+        let file = file.or(settings.optional("STAND_IN_FORMULARY")?);
+        Ok(Engine { file: file.map(Into::into) })
     }
 
     /// What is in force, and since when.

@@ -19,7 +19,7 @@ async fn site() -> (World, Stamp, JoinHandle<()>, std::net::SocketAddr) {
     let world = World::start().await;
     let directory_at = listener().await;
     let address = directory_at.local_addr().unwrap();
-    let tree = Arc::new(directory::Tree::from_settings(&Settings::from_pairs::<&str, &str>([])).unwrap());
+    let tree = Arc::new(directory::Tree::from_settings(None, &Settings::from_pairs::<&str, &str>([])).unwrap());
     let running = tokio::spawn(async move { directory::serve(directory_at, None, tree).await.unwrap() });
     let more =
         [("MEG_DIRECTORY", format!("ldap://{address}")), ("MEG_DIRECTORY_BASE", "dc=kfmmc,dc=example".to_owned())];
@@ -138,9 +138,11 @@ async fn the_formulary_follows_the_integration_engine_and_bad_messages_are_answe
     std::fs::write(file.path(), "A1|Aspirin|100 mg|tablet|active\nB2|Bisoprolol|5 mg|tablet|active\n").unwrap();
     let engine_at = listener().await;
     let address = engine_at.local_addr().unwrap();
-    let engine =
-        rhapsody::Engine::from_settings(&Settings::from_pairs([("STAND_IN_FORMULARY", file.path().to_str().unwrap())]))
-            .unwrap();
+    let engine = rhapsody::Engine::from_settings(
+        None,
+        &Settings::from_pairs([("STAND_IN_FORMULARY", file.path().to_str().unwrap())]),
+    )
+    .unwrap();
     let running = tokio::spawn(rhapsody::serve(engine_at, None, Arc::new(engine)));
     let feed =
         Feed::from_settings(&Settings::from_pairs([("MEG_FORMULARY", format!("mllp://{address}"))])).unwrap().unwrap();

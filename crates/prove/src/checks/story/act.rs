@@ -43,6 +43,8 @@ pub(super) struct Act {
     /// The stamp is taken down, the folders of these workloads are removed with all they hold, and it comes up again.
     #[serde(default)]
     recreate: Vec<String>,
+    /// A file in `{scratch}` and its text.
+    write: Option<(String, String)>,
     /// `vault.main/NAME`: gets `value`, or one that nobody knows.
     set: Option<String>,
     value: Option<String>,
@@ -58,6 +60,7 @@ impl Act {
     pub fn acts(&self) -> bool {
         let words = [&self.change, &self.kill, &self.pause, &self.resume, &self.set, &self.delete, &self.listen];
         words.iter().any(|word| word.is_some())
+            || self.write.is_some()
             || self.turned_away.is_some()
             || !(self.restart.is_empty() && self.recreate.is_empty())
     }
@@ -100,6 +103,12 @@ struct Request {
 impl Teller<'_> {
     pub(super) async fn act(&mut self, step: &Step) -> Result<(), Miss> {
         let act = &step.act;
+        if let Some((name, text)) = &act.write {
+            use std::os::unix::fs::PermissionsExt as _;
+            let (path, text) = (self.site.scratch.join(name), self.fill(text)?);
+            std::fs::write(&path, text)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
+        }
         if let Some(change) = &act.change {
             self.change(step, change).await?;
         }

@@ -1,5 +1,5 @@
-//! What a story sees past the application: rows of its database, the telemetry, the audit record, what a stand-in heard, texts of
-//! the system's folder.
+//! What a story sees past the application: rows of its database, the cache, files of shares, the telemetry, the audit record, what a
+//! stand-in heard, texts of the system's folder.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +28,17 @@ pub(super) struct Past {
     heard: Option<String>,
     /// A file of the system, such as `docs/rules.md`: its text is the answer.
     document: Option<String>,
+    /// A file of a resource's place, such as `share.media/data/documents/x.pdf`; a part `*` is the last of its folder by name.
+    /// Judged as an answer; the status of one that is not there is 404.
+    file: Option<String>,
+    /// A command to the Redis of a service; its answer is judged by `rows`, one row a line, or as an answer.
+    redis: Option<Vec<String>>,
+    /// A path (`$NAME` is a variable of its environment) that the service `from` can open, or cannot; for writing a new file there
+    /// with `write_there`.
+    open: Option<String>,
+    shut: Option<String>,
+    #[serde(default)]
+    write_there: bool,
     /// Names for values of secrets that are none to an application's users, such as a client's id: `vault.main/NAME`.
     #[serde(default)]
     show: BTreeMap<String, String>,
@@ -46,15 +57,20 @@ struct Recorded {
 impl Past {
     /// Whether it gets an answer that can be judged.
     pub fn answers(&self) -> bool {
-        self.heard.is_some() || self.document.is_some()
+        self.heard.is_some() || self.document.is_some() || self.file.is_some() || self.redis.is_some()
     }
 
     pub fn gives_rows(&self) -> bool {
-        self.sql.is_some() || self.telemetry.is_some()
+        self.sql.is_some() || self.telemetry.is_some() || self.redis.is_some()
     }
 
     pub fn looks(&self) -> bool {
-        self.gives_rows() || self.record.is_some() || !self.show.is_empty()
+        self.gives_rows() || self.record.is_some() || self.opens().is_some() || !self.show.is_empty()
+    }
+
+    /// The path that is tried, and whether it is to open.
+    pub fn opens(&self) -> Option<(&str, bool)> {
+        self.open.as_deref().map(|path| (path, true)).or_else(|| self.shut.as_deref().map(|path| (path, false)))
     }
 }
 
@@ -76,6 +92,22 @@ impl Teller<'_> {
         if let Some(file) = &past.document {
             let answer = Answer { status: 200, text: self.lab.file(file)?, ..Answer::default() };
             self.judge(step, file, &answer)?;
+        }
+        if let Some(file) = &past.file {
+            let file = self.fill(file)?;
+            let answer = self.read(&file)?;
+            self.judge(step, &file, &answer)?;
+        }
+        if let Some(words) = &past.redis {
+            self.ask_redis(step, words).await?;
+        }
+        if let Some((path, opens)) = past.opens() {
+            let Some(service) = &step.from else { miss!("`open` needs `from`") };
+            let ask = Ask::Open { path: self.fill(path)?, write: past.write_there };
+            let saw = self.site.inside(service, &[ask]).await?;
+            let Some(Saw::Open(opened)) = saw.first() else { miss!("{path}: {saw:?}") };
+            must!(opened.is_ok() == opens, "{service} opens {path}: {opened:?}");
+            self.seen.push(format!("{service} opens {path}: {opened:?}"));
         }
         if let Some(sql) = &past.sql {
             self.ask_database(step, sql).await?;
@@ -121,6 +153,49 @@ impl Teller<'_> {
             (saw, None) => miss!("{sql}: {saw:?}"),
             (saw, Some(text)) => miss!("{sql} is not refused with `{text}`: {saw:?}"),
         }
+    }
+
+    fn read(&self, file: &str) -> Result<Answer, Miss> {
+        let mut parts = file.split('/');
+        let resource = parts.next().unwrap_or_default();
+        let place = self.site.places.get(resource);
+        let mut path = place.ok_or_else(|| Miss::Failed(format!("there is no {resource}")))?.clone();
+        let missing = Answer { status: 404, ..Answer::default() };
+        for part in parts {
+            if part != "*" {
+                path.push(part);
+                continue;
+            }
+            let mut names: Vec<_> =
+                std::fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path()).collect();
+            // Beside sets that are named by their time lies a folder of what they share.
+            names.retain(|name| name.file_name().is_some_and(|n| n.as_encoded_bytes()[0].is_ascii_digit()));
+            let Some(last) = names.into_iter().max() else { return Ok(missing) };
+            path = last;
+        }
+        match std::fs::read(&path) {
+            Ok(bytes) => {
+                Ok(Answer { status: 200, text: String::from_utf8_lossy(&bytes).into_owned(), ..Answer::default() })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(missing),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn ask_redis(&mut self, step: &Step, words: &[String]) -> Result<(), Miss> {
+        let command = words.iter().map(|word| self.fill(word)).collect::<Result<Vec<_>, _>>()?;
+        let Some(service) = step.past.service.as_ref().or(self.story.service.as_ref()) else {
+            miss!("`redis` needs a `service`")
+        };
+        let variable = step.past.variable.clone().unwrap_or_else(|| "REDIS_URL".into());
+        let saw = self.site.inside(service, &[Ask::Redis { variable, commands: vec![command.clone()] }]).await?;
+        let Some(Saw::Redis(found)) = saw.first() else { miss!("{command:?}: {saw:?}") };
+        let (what, text) = (command.join(" "), found.first().cloned().unwrap_or_default());
+        if step.past.rows.is_some() {
+            let rows = text.lines().map(|line| vec![line.to_owned()]).collect();
+            return self.compare(step, &what, rows);
+        }
+        self.judge(step, &what, &Answer { status: 200, text, ..Answer::default() })
     }
 
     /// What was found past the application against the rows that the step names.
