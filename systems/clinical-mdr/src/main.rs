@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clinical_mdr::{api, export, scanner, serve, web};
-use sdk::Settings;
+use clinical_mdr::{api, export, scanner, web};
+use sdk::{Settings, serve};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -47,7 +47,7 @@ async fn api() -> Result<()> {
 }
 
 async fn worker() -> Result<()> {
-    worker::run(&Settings::from_environment(), serve::asked()).await.context("donatello worker failed")
+    worker::run(&Settings::from_environment(), sdk::serve::asked()).await.context("donatello worker failed")
 }
 
 async fn provider(kind: &str, words: &[&str]) -> Result<()> {

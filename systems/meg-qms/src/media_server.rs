@@ -10,11 +10,10 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, StatusCode, header};
-use sdk::Settings;
+use sdk::{ServeError, Settings};
 
 use crate::{
     media::{Shelf, content_type},
-    serve::ServeError,
     statics,
 };
 

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use monozu::{cloud, ingest, login, manage, migrations, pipeline, serve};
-use sdk::Settings;
+use monozu::{cloud, ingest, login, manage, migrations, pipeline};
+use sdk::{Settings, serve};
 
 const USAGE: &str = "usage: monozu cloud | manage | ingest | pipeline | migrate cloud | migrate manage (settings are environment variables, see README.md)";
 
