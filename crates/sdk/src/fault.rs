@@ -16,11 +16,7 @@ use std::{
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::{
-    database,
-    oidc::OidcError,
-    telemetry::{self, metrics},
-};
+use crate::{database, oidc::OidcError, telemetry};
 
 /// An error that brought a fault about.
 pub type Cause = Box<dyn Error + Send + Sync>;
@@ -142,7 +138,7 @@ pub fn report(kind: &'static str, fault: &dyn Error, stack: Option<&str>) {
         causes.push_str(&error.to_string());
         next = error.source();
     }
-    metrics().add("exceptions", 1, &[("exception.type", kind)]);
+    telemetry::metrics().add("exceptions", 1, &[("exception.type", kind)]);
     tracing::error!(
         exception.type = kind,
         exception.message = causes,
@@ -188,8 +184,15 @@ fn is_bare(response: &Response) -> bool {
     !kind.starts_with("text/html") && !kind.contains("json")
 }
 
-/// RFC 9457, with `errors` by field where a fault has any.
-pub fn problem<K: AsRef<str>>(status: StatusCode, detail: &str, fields: Option<&[(K, String)]>) -> Response {
+/// The fault as a program reads it: RFC 9457, `errors` by field, and what to do next.
+pub fn problem<F: WebFault>(fault: &F) -> Response {
+    let mut response = plain_problem(fault.status(), &fault.to_string(), fault.fields());
+    hint(&mut response, None);
+    response
+}
+
+/// RFC 9457 and nothing else: `fields` become `errors`.
+pub fn plain_problem<K: AsRef<str>>(status: StatusCode, detail: &str, fields: Option<&[(K, String)]>) -> Response {
     let mut body = serde_json::json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or_default(),

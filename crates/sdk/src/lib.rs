@@ -13,6 +13,7 @@
 //! - [`identity`]: tokens of the workload's own identity, from the App Service endpoint.
 //! - [`blob`]: objects in containers over the Blob REST API, by that identity.
 //! - [`mod@serve`]: HTTP at the address that the environment names, with an end that drops no request.
+//! - [`fault`]: what the faults of applications have in common, and how they are told.
 //! - [`program`]: the main function around a verb of the application.
 //! - [`links`]: calls to and from services of other stamps, each side known to the other.
 //! - [`https`]: the small HTTPS client that the others use.
@@ -21,6 +22,7 @@
 
 pub mod blob;
 pub mod database;
+pub mod fault;
 pub mod graph;
 pub mod https;
 pub mod identity;

@@ -8,7 +8,7 @@ use axum::{
     middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
 };
-use http::{HeaderValue, header};
+use sdk::fault::secure;
 
 use crate::fault::Fault;
 
@@ -18,23 +18,15 @@ const LONGEST: Duration = Duration::from_secs(25);
 pub const BODY: usize = 256 * 1024;
 
 /// What all three parts do alike: bounds, security headers, spans. `policy` is the content security policy.
-pub fn around(router: Router, policy: &str) -> Router {
-    let policy = HeaderValue::from_str(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
+pub fn around(router: Router, policy: &'static str) -> Router {
     router
         .fallback(async || Fault::NotFound.into_response())
         .layer(DefaultBodyLimit::max(BODY))
         .layer(from_fn(in_time))
-        .layer(from_fn(move |request: Request, next: Next| {
-            let policy = policy.clone();
-            async move {
-                let mut response = next.run(request).await;
-                let headers = response.headers_mut();
-                headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-                headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-                headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-                headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-                response
-            }
+        .layer(from_fn(move |request: Request, next: Next| async move {
+            let mut response = next.run(request).await;
+            secure(response.headers_mut(), policy);
+            response
         }))
         .layer(from_fn(sdk::telemetry::track))
 }

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let settings = &Settings::from_environment();
-    let work = |name, verb| program::run(name, env!("CARGO_PKG_VERSION"), settings, carry_out(verb, settings));
+    let work =
+        |name: &str, verb: &[&str]| program::run(name, env!("CARGO_PKG_VERSION"), settings, carry_out(verb, settings));
     match &words[..] {
         ["api"] => work("donatello-api", &words),
         ["worker"] => work("donatello-worker", &words),

@@ -24,7 +24,7 @@ use tracing::{Instrument, Span, field::Empty};
 pub use identity::{TokenError, TokensError};
 pub use target::{Target, TargetError};
 
-use crate::{Settings, SettingsError, Trust, TrustError, telemetry::metrics};
+use crate::{Settings, SettingsError, Trust, TrustError, telemetry};
 use identity::{ByIdentity, Tokens};
 
 /// How long a request waits for a free connection, and for a new one to be made.
@@ -211,7 +211,7 @@ impl Database {
         let (open, used) = self.connections();
         #[expect(clippy::cast_precision_loss, reason = "a handful of connections")]
         for (name, value) in [("db.client.connections.open", open), ("db.client.connections.used", used)] {
-            metrics().set(name, value as f64, &[]);
+            telemetry::metrics().set(name, value as f64, &[]);
         }
     }
 }

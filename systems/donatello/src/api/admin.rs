@@ -5,6 +5,7 @@ use axum::{
     extract::{Path, Query, State},
 };
 use http::StatusCode;
+use sdk::fault::WebFault as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -7,6 +7,7 @@ use axum::{
     extract::{Path, Query, State},
 };
 use http::{HeaderMap, StatusCode};
+use sdk::fault::WebFault as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -90,7 +91,7 @@ pub async fn batch(
         results.push(match take(&app, &caller, &meta, Input::of(request), None).await {
             Ok(taken) => taken,
             Err(fault) if fault.status().is_client_error() => {
-                json!({ "error": fault.word(), "message": fault.to_string() })
+                json!({ "error": fault.kind(), "message": fault.to_string() })
             }
             Err(fault) => return Err(fault),
         });

@@ -7,6 +7,7 @@ use axum::{
 };
 use http::{HeaderMap, header};
 use sdk::{
+    fault::WebFault as _,
     oidc::{Callback, local_path},
     seal,
     telemetry::metrics,
@@ -48,7 +49,7 @@ pub async fn finish(
     match enter(&app, &callback, &meta, &headers).await {
         Ok(response) => Ok(response),
         Err(fault) => {
-            tracing::warn!(event.name = "sign-in-failed", fault = fault.word(), "a sign-in failed");
+            tracing::warn!(event.name = "sign-in-failed", fault = fault.kind(), "a sign-in failed");
             metrics().add("sign_ins", 1, &[("result", "failed")]);
             let text = fault.to_string();
             let act = Act::refused("authentication", "sign-in failed", "session").error(&text);

@@ -18,6 +18,7 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
 };
 use http::StatusCode;
+use sdk::fault::WebFault as _;
 
 use crate::{
     access::{Caller, Right},

@@ -17,6 +17,7 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
 };
 use http::{StatusCode, header};
+use sdk::fault::WebFault as _;
 
 use crate::{
     access::{Caller, Right},
