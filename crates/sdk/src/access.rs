@@ -42,7 +42,7 @@ pub fn set_cookie(name: &str, value: &str, seconds: i64) -> String {
 
 /// Whether the browser says that a request comes from our own page, or says nothing: the session's token must prove it.
 pub fn is_from_here(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").and_then(|h| h.to_str().ok()).is_none_or(|s| s == "same-origin" || s == "none")
+    headers.get("sec-fetch-site").is_none_or(|s| s == "same-origin" || s == "none")
 }
 
 /// What an application says of who is calling.

@@ -13,6 +13,7 @@
 //! - [`identity`]: tokens of the workload's own identity, from the App Service endpoint.
 //! - [`blob`]: objects in containers over the Blob REST API, by that identity.
 //! - [`mod@serve`]: HTTP at the address that the environment names, with an end that drops no request.
+//! - [`access`], [`routes`]: the list of routes, each with the right it needs, and who may call.
 //! - [`fault`]: what the faults of applications have in common, and how they are told.
 //! - [`program`]: the main function around a verb of the application.
 //! - [`links`]: calls to and from services of other stamps, each side known to the other.
@@ -20,6 +21,7 @@
 //!
 //! It opens no listener but in [`serve::bind`], never starts a process and never writes a file.
 
+pub mod access;
 pub mod blob;
 pub mod database;
 pub mod fault;
@@ -30,6 +32,7 @@ pub mod links;
 pub mod migrations;
 pub mod oidc;
 pub mod program;
+pub mod routes;
 pub mod seal;
 mod secret;
 pub mod serve;

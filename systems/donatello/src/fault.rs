@@ -157,6 +157,7 @@ pub async fn render(State(app): State<App>, mut request: Request, next: Next) ->
     if let Ok(value) = HeaderValue::from_str(&meta.request_id.to_string()) {
         request.headers_mut().insert("x-request-id", value);
     }
+    request.extensions_mut().insert(meta.clone());
     let tell = |fault: &Fault| if program { problem(fault, &meta) } else { pages::fault(fault) };
     let mut response = fault::told(next.run(request).await, tell);
     let headers = response.headers_mut();

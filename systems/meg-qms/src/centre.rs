@@ -8,12 +8,13 @@ use axum::{
 };
 use http::{HeaderMap, header};
 use sdk::{
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie, set_cookie},
     oidc::{Callback, local_path},
     seal,
 };
 
 use crate::{
-    access::{Caller, Right, SESSION_COOKIE, SIGN_IN_COOKIE, cookie, roles, set_cookie},
+    access::{Caller, Right, roles},
     app::{App, CALLBACK},
     fault::Fault,
     pages::{self, Head, health, ok, sign_in},

@@ -7,6 +7,7 @@ use axum::{
 };
 use http::{HeaderMap, header};
 use sdk::{
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie, set_cookie},
     fault::WebFault as _,
     oidc::{Callback, local_path},
     seal,
@@ -16,7 +17,7 @@ use serde_json::json;
 
 use super::{Head, ok, see};
 use crate::{
-    access::{Caller, Meta, SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    access::{Caller, Meta},
     app::{App, SIGNED_OUT},
     audit::{self, Act},
     fault::Fault,
@@ -35,7 +36,7 @@ pub struct Wanted {
 /// Sends the browser to the issuer.
 pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
     let start = app.oidc.start(&app.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SIGN_IN_COOKIE, &start.cookie, 600))]);
+    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, &start.cookie, 600))]);
     Ok((cookies, Redirect::to(start.location.as_str())).into_response())
 }
 
@@ -81,8 +82,8 @@ async fn enter(app: &App, callback: &Callback, meta: &Meta, headers: &HeaderMap)
     metrics().add("sign_ins", 1, &[("result", "ok")]);
     sdk::event!("signed-in", user = %caller.user, role = caller.role.word());
     let cookies = AppendHeaders([
-        (header::SET_COOKIE, set(SESSION_COOKIE, &session, sessions::COOKIE_SECONDS)),
-        (header::SET_COOKIE, set(SIGN_IN_COOKIE, "", 0)),
+        (header::SET_COOKIE, set_cookie(SESSION_COOKIE, &session, sessions::COOKIE_SECONDS)),
+        (header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, "", 0)),
     ]);
     Ok((cookies, Redirect::to(local_path(&signed_in.return_to))).into_response())
 }
@@ -98,7 +99,7 @@ pub async fn end(State(app): State<App>, caller: Caller, meta: Meta) -> Result<R
     sdk::event!("signed-out", user = %caller.user);
     let token = sealed.and_then(|s| app.sealer.open(ID_TOKEN, &s).ok()).and_then(|t| String::from_utf8(t).ok());
     let next = app.oidc.end_session(token.as_deref(), SIGNED_OUT).await;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SESSION_COOKIE, "", 0))]);
+    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SESSION_COOKIE, "", 0))]);
     Ok((cookies, see(next.as_ref().map_or(SIGNED_OUT, |u| u.as_str()))).into_response())
 }
 
@@ -111,9 +112,4 @@ struct SignedOut {
 /// Where the issuer sends people after signing out.
 pub async fn signed_out() -> Result<Response, Fault> {
     ok(&SignedOut { head: Head { title: "Signed out".into(), caller: None, part: "" } })
-}
-
-/// Lax: the way back from the issuer is a navigation from another site and must carry the cookie.
-fn set(name: &str, value: &str, seconds: i64) -> String {
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }

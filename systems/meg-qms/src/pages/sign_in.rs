@@ -8,6 +8,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use sdk::{
     Secret,
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie, is_from_here, set_cookie},
     oidc::{Callback, local_path},
     seal,
 };
@@ -16,7 +17,7 @@ use url::Url;
 
 use super::{Fields, Head, ok, page, see};
 use crate::{
-    access::{Caller, SESSION_COOKIE, SIGN_IN_COOKIE, by_claims, cookie, set_cookie},
+    access::{Caller, by_claims},
     app::{App, Part, SIGNED_OUT},
     directory::DirectoryError,
     fault::Fault,
@@ -157,7 +158,7 @@ struct DirectoryPage {
 pub async fn by_directory(State(app): State<App>, headers: HeaderMap, fields: Fields) -> Result<Response, Fault> {
     let directory = app.directory.clone().ok_or(Fault::NotFound)?;
     // There is no session yet whose token the form could carry: the browser itself must say that the page is ours.
-    if headers.get("sec-fetch-site").is_some_and(|s| s != "same-origin" && s != "none") {
+    if !is_from_here(&headers) {
         return Err(Fault::Forbidden("This form is not from here. Please open the sign-in page again."));
     }
     let (name, password) = (fields.get("name").trim().to_owned(), Secret::new(fields.get("password")));

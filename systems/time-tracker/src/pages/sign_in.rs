@@ -7,6 +7,7 @@ use axum::{
 };
 use http::{HeaderMap, header};
 use sdk::{
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie, set_cookie},
     oidc::{Callback, local_path},
     seal,
     telemetry::metrics,
@@ -14,7 +15,7 @@ use sdk::{
 
 use super::{Head, ok, see};
 use crate::{
-    access::{Caller, SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    access::Caller,
     app::{App, SIGNED_OUT},
     fault::Fault,
     store::{sessions, users},
@@ -32,7 +33,7 @@ pub struct Wanted {
 /// Sends the browser to the issuer.
 pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
     let start = app.oidc.start(&app.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SIGN_IN_COOKIE, &start.cookie, 600))]);
+    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, &start.cookie, 600))]);
     Ok((cookies, Redirect::to(start.location.as_str())).into_response())
 }
 
@@ -63,8 +64,8 @@ pub async fn finish(
     metrics().add("sign_ins", 1, &[("result", "ok")]);
     sdk::event!("signed-in", user = user.id, roles = roles.join(","));
     let cookies = AppendHeaders([
-        (header::SET_COOKIE, set(SESSION_COOKIE, &session, i64::from(sessions::HOURS) * 3600)),
-        (header::SET_COOKIE, set(SIGN_IN_COOKIE, "", 0)),
+        (header::SET_COOKIE, set_cookie(SESSION_COOKIE, &session, i64::from(sessions::HOURS) * 3600)),
+        (header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, "", 0)),
     ]);
     Ok((cookies, Redirect::to(local_path(&signed_in.return_to))).into_response())
 }
@@ -80,7 +81,7 @@ pub async fn end(State(app): State<App>, caller: Caller) -> Result<Response, Fau
     sdk::event!("signed-out", user = caller.user);
     let token = sealed.and_then(|s| app.sealer.open(ID_TOKEN, &s).ok()).and_then(|t| String::from_utf8(t).ok());
     let next = app.oidc.end_session(token.as_deref(), SIGNED_OUT).await;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SESSION_COOKIE, "", 0))]);
+    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SESSION_COOKIE, "", 0))]);
     Ok((cookies, see(next.as_ref().map_or(SIGNED_OUT, |u| u.as_str()))).into_response())
 }
 
@@ -93,9 +94,4 @@ struct SignedOut {
 /// Where the issuer sends people after signing out.
 pub async fn signed_out() -> Result<Response, Fault> {
     ok(&SignedOut { head: Head { title: "Signed out".into(), caller: None, part: "" } })
-}
-
-/// Lax: the way back from the issuer is a navigation from another site and must carry the cookie.
-fn set(name: &str, value: &str, seconds: i64) -> String {
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }
