@@ -30,6 +30,7 @@ pub enum Common {
     Forbidden(&'static str),
     /// The request cannot be read or carried out as it is.
     Malformed(&'static str),
+    Invalid(FieldErrors),
     /// Somebody else was first; trying again is right and safe.
     Conflict(String),
     TooLarge,

@@ -14,6 +14,7 @@
 //! - [`blob`]: objects in containers over the Blob REST API, by that identity.
 //! - [`mod@serve`]: HTTP at the address that the environment names, with an end that drops no request.
 //! - [`access`], [`routes`]: the list of routes, each with the right it needs, and who may call.
+//! - [`input`]: JSON and forms, read field by field.
 //! - [`fault`]: what the faults of applications have in common, and how they are told.
 //! - [`program`]: the main function around a verb of the application.
 //! - [`links`]: calls to and from services of other stamps, each side known to the other.
@@ -28,6 +29,7 @@ pub mod fault;
 pub mod graph;
 pub mod https;
 pub mod identity;
+pub mod input;
 pub mod links;
 pub mod migrations;
 pub mod oidc;

@@ -96,6 +96,7 @@ impl From<Common> for Fault {
             Common::SignIn => Fault::SignIn,
             Common::Forbidden(text) => Fault::Forbidden(text),
             Common::Malformed(text) => Fault::Malformed(text),
+            Common::Invalid(errors) => Fault::Invalid(errors),
             Common::Conflict(text) => Fault::Conflict(text),
             Common::TooLarge => Fault::TooLarge,
             Common::TooLong => Fault::TooLong,
