@@ -25,8 +25,6 @@ pub type Cause = Box<dyn Error + Send + Sync>;
 #[derive(Debug)]
 pub enum Common {
     NotFound,
-    /// Nobody is signed in.
-    SignIn,
     Forbidden(&'static str),
     /// The request cannot be read or carried out as it is.
     Malformed(&'static str),

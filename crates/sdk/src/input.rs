@@ -1,4 +1,5 @@
-//! What comes from outside, read field by field so that each fault has its field's name: JSON for programs, forms for people.
+//! What comes from outside, read field by field so that each fault has its field's name: JSON of programs, forms of
+//! people.
 //!
 //! A handler of an application with a [`Gate`] takes [`Input`] or [`Fields`] as an argument; what cannot be read is a fault
 //! of the application's.

@@ -14,6 +14,7 @@
 //! - [`blob`]: objects in containers over the Blob REST API, by that identity.
 //! - [`mod@serve`]: HTTP at the address that the environment names, with an end that drops no request.
 //! - [`access`], [`routes`]: the list of routes, each with the right it needs, and who may call.
+//! - [`sign_in`]: a browser's way to the issuer, back with a session, and out again.
 //! - [`input`]: JSON and forms, read field by field.
 //! - [`fault`]: what the faults of applications have in common, and how they are told.
 //! - [`program`]: the main function around a verb of the application.
@@ -39,6 +40,7 @@ pub mod seal;
 mod secret;
 pub mod serve;
 mod settings;
+pub mod sign_in;
 pub mod telemetry;
 mod trust;
 

@@ -6,16 +6,17 @@ use axum::{
     Extension, Json, Router,
     extract::{FromRequest, Path, Query, Request, State},
     middleware::from_fn_with_state,
-    response::{AppendHeaders, IntoResponse, Redirect, Response},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
 use sdk::{
     Settings, SettingsError,
     access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie, set_cookie},
     graph::{Graph, OpenError},
-    oidc::{Callback, OidcError, RelyingParty, local_path},
+    oidc::{Callback, OidcError, RelyingParty},
     routes::route,
     seal::{SealError, Sealer},
+    sign_in::{Wanted, begin, enter},
 };
 use serde_json::{Value, json};
 
@@ -222,16 +223,8 @@ async fn health(State(api): State<Api>) -> (StatusCode, &'static str) {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Wanted {
-    #[serde(default, rename = "return")]
-    back: String,
-}
-
 async fn sign_in(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
-    let start = api.oidc.start(&api.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, &start.cookie, 600))]);
-    Ok((cookies, Redirect::to(start.location.as_str())).into_response())
+    Ok(begin(&api.oidc, &api.sealer, &wanted.back).await?)
 }
 
 async fn signed_in(
@@ -248,11 +241,7 @@ async fn signed_in(
     let until = jiff::Timestamp::now().as_second() + HOURS * 3600;
     let person = Person { id: claims.sub, name, groups: claims.groups, until };
     sdk::event!("signed-in", user = person.id.clone(), groups = person.groups.join(","));
-    let cookies = AppendHeaders([
-        (header::SET_COOKIE, set_cookie(SESSION_COOKIE, &api.session(&person)?, HOURS * 3600)),
-        (header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, "", 0)),
-    ]);
-    Ok((cookies, Redirect::to(local_path(&signed_in.return_to))).into_response())
+    Ok(enter(&api.session(&person)?, HOURS * 3600, &signed_in.return_to))
 }
 
 /// Ends the session here; the answer says where it is ended at the issuer.

@@ -98,17 +98,12 @@ impl WebFault for Fault {
             Fault::Internal(_) => "internal",
         }
     }
-
-    fn fields(&self) -> Option<&[(String, String)]> {
-        if let Fault::Invalid(errors) = self { Some(&errors.0) } else { None }
-    }
 }
 
 impl From<Common> for Fault {
     fn from(common: Common) -> Fault {
         match common {
             Common::NotFound => Fault::NotFound,
-            Common::SignIn => Fault::SignIn,
             Common::Forbidden(text) => Fault::Forbidden(text),
             Common::Malformed(text) => Fault::Malformed(text),
             Common::Invalid(errors) => Fault::Invalid(errors),

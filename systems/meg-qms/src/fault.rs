@@ -93,7 +93,6 @@ impl From<Common> for Fault {
     fn from(common: Common) -> Fault {
         match common {
             Common::NotFound => Fault::NotFound,
-            Common::SignIn => Fault::SignIn,
             Common::Forbidden(text) => Fault::Forbidden(text),
             Common::Malformed(text) => Fault::Malformed(text),
             Common::Invalid(errors) => Fault::Invalid(errors),

@@ -13,6 +13,7 @@ use sdk::{
     access::{bearer, cookie, is_from_here, set_cookie},
     oidc::{Callback, Claims, OidcError, RelyingParty, local_path},
     seal::{SealError, Sealer},
+    sign_in::Wanted,
     telemetry::metrics,
 };
 use serde::{Deserialize, Serialize};
@@ -53,13 +54,6 @@ pub struct Operator {
     /// The anti-forgery token of forms; none for who comes with a bearer token.
     #[serde(skip)]
     pub csrf: Option<String>,
-}
-
-/// Where somebody wanted to go.
-#[derive(Debug, Deserialize)]
-pub struct Wanted {
-    #[serde(default, rename = "return")]
-    pub back: String,
 }
 
 impl Staff {
