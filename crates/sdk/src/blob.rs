@@ -208,6 +208,10 @@ impl Account {
         field.set_sensitive(true);
         head.insert(header::AUTHORIZATION, field);
         head.insert(HeaderName::from_static("x-ms-version"), HeaderValue::from_static(VERSION));
+        if method == Method::PUT && body.is_empty() {
+            // The service asks for it (411), and an empty body comes without.
+            head.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let answer = self.client.send(method, url, head, body).await?;
         if answer.status.is_success() {
             return Ok(answer);

@@ -12,28 +12,39 @@
 //! - [`telemetry`]: logs on stdout as JSON, and logs, spans and metrics over OTLP without ever blocking a request.
 //! - [`identity`]: tokens of the workload's own identity, from the App Service endpoint.
 //! - [`blob`]: objects in containers over the Blob REST API, by that identity.
-//! - [`serve`]: HTTP on a listener of the application's, with an end that drops no request.
+//! - [`mod@serve`]: HTTP at the address that the environment names, with an end that drops no request.
+//! - [`access`], [`routes`]: the list of routes, each with the right it needs, and who may call.
+//! - [`sign_in`]: a browser's way to the issuer, back with a session, and out again.
+//! - [`input`]: JSON and forms, read field by field.
+//! - [`fault`]: what the faults of applications have in common, and how they are told.
+//! - [`program`]: the main function around a verb of the application.
 //! - [`links`]: calls to and from services of other stamps, each side known to the other.
 //! - [`https`]: the small HTTPS client that the others use.
 //!
-//! It never opens a listener, never starts a process and never writes a file.
+//! It opens no listener but in [`serve::bind`], never starts a process and never writes a file.
 
+pub mod access;
 pub mod blob;
 pub mod database;
+pub mod fault;
 pub mod graph;
 pub mod https;
 pub mod identity;
+pub mod input;
 pub mod links;
 pub mod migrations;
 pub mod oidc;
+pub mod program;
+pub mod routes;
 pub mod seal;
 mod secret;
-mod serve;
+pub mod serve;
 mod settings;
+pub mod sign_in;
 pub mod telemetry;
 mod trust;
 
 pub use secret::Secret;
-pub use serve::serve;
+pub use serve::{ServeError, serve};
 pub use settings::{Settings, SettingsError};
 pub use trust::{Trust, TrustError};

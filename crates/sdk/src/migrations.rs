@@ -7,7 +7,11 @@ use std::time::Instant;
 
 use tokio_postgres::Client;
 
-use crate::seal::sha256_hex;
+use crate::{
+    Settings,
+    database::{OpenError, connect_alone},
+    seal::sha256_hex,
+};
 
 /// One file: `0001_name.sql` is version 1. `sql` may hold several statements, none of them BEGIN or COMMIT.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,8 @@ pub struct Applied {
 
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
     #[error("migration {version} comes after {before}; versions must rise")]
     Order { version: i32, before: i32 },
     #[error("migration {version} ({name}) was changed after it was applied; add a new migration instead")]
@@ -45,6 +51,24 @@ const LOCK: i64 = 0x7374_616d_7077_7269;
 const HISTORY: &str = r#"CREATE TABLE IF NOT EXISTS "SchemaMigrations" (
     "Version" integer PRIMARY KEY, "Name" text NOT NULL, "Checksum" text NOT NULL,
     "AppliedAt" timestamptz NOT NULL DEFAULT now(), "DurationMs" bigint NOT NULL)"#;
+
+/// An application's verb `migrate`: [`bring`] as the schema's owner, whose connection string is in the variable `name`.
+///
+/// # Errors
+/// The variable is missing or unreadable, or as [`apply`].
+pub async fn run(settings: &Settings, name: &'static str, migrations: &[Migration]) -> Result<(), MigrationError> {
+    bring(&mut connect_alone(settings, name).await?, migrations).await
+}
+
+/// [`apply`], and a line of the log that says what was done.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn bring(client: &mut Client, migrations: &[Migration]) -> Result<(), MigrationError> {
+    let done = apply(client, migrations).await?;
+    tracing::info!(applied = done.applied.len(), already = done.already, "the schema is up to date");
+    Ok(())
+}
 
 /// Applies what is missing of `migrations`, in order. Repeatable.
 ///
@@ -79,7 +103,7 @@ async fn apply_locked(client: &mut Client, migrations: &[Migration]) -> Result<A
             Some(_) => return Err(MigrationError::Changed { version, name: name.to_owned() }),
             None if version < newest => return Err(MigrationError::Gap { version }),
             None => {
-                run(client, migration, &checksum).await?;
+                apply_one(client, migration, &checksum).await?;
                 done.applied.push(version);
             }
         }
@@ -87,7 +111,7 @@ async fn apply_locked(client: &mut Client, migrations: &[Migration]) -> Result<A
     Ok(done)
 }
 
-async fn run(client: &mut Client, migration: &Migration, checksum: &str) -> Result<(), MigrationError> {
+async fn apply_one(client: &mut Client, migration: &Migration, checksum: &str) -> Result<(), MigrationError> {
     let Migration { version, name, sql } = *migration;
     let started = Instant::now();
     let transaction = client.transaction().await?;

@@ -6,15 +6,15 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, header};
-use sdk::Secret;
+use http::HeaderMap;
+use sdk::{
+    Secret,
+    access::{SESSION_COOKIE, bearer, cookie, is_from_here},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{api::Api, fault::Fault};
 
-/// The `__Host-` prefix makes browsers insist on Secure, on this host and on the whole path.
-pub const SESSION_COOKIE: &str = "__Host-session";
-pub const SIGN_IN_COOKIE: &str = "__Host-sign-in";
 /// A session ends after a working day; groups are read anew at the next sign-in.
 pub const HOURS: i64 = 10;
 const PURPOSE: &str = "session";
@@ -112,9 +112,8 @@ pub async fn guard(State((api, right)): State<(Api, Right)>, mut request: Reques
     if !request.method().is_safe()
         && let Some(csrf) = &caller.csrf
     {
-        let site = request.headers().get("sec-fetch-site").and_then(|h| h.to_str().ok());
         let token = request.headers().get("x-csrf-token").and_then(|h| h.to_str().ok()).unwrap_or_default();
-        if site.is_some_and(|s| s != "same-origin" && s != "none") || !Secret::new(csrf.clone()).matches(token) {
+        if !is_from_here(request.headers()) || !Secret::new(csrf.clone()).matches(token) {
             return Fault::Forbidden("This form is not from this session. Go back, reload the page and try again.")
                 .into_response();
         }
@@ -122,15 +121,4 @@ pub async fn guard(State((api, right)): State<(Api, Right)>, mut request: Reques
     tracing::Span::current().record("enduser.id", &caller.person.id);
     request.extensions_mut().insert(caller);
     next.run(request).await
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// The value of a cookie.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|h| h.to_str().ok()).flat_map(|h| h.split(';'));
-    all.filter_map(|pair| pair.trim().split_once('=')).find(|(n, _)| *n == name).map(|(_, value)| value)
 }

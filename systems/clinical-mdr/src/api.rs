@@ -5,22 +5,23 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::{FromRequest, Path, Query, Request, State},
-    handler::Handler,
     middleware::from_fn_with_state,
-    response::{AppendHeaders, IntoResponse, Redirect, Response},
-    routing::{MethodFilter, MethodRouter, on},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
 use sdk::{
     Settings, SettingsError,
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie, set_cookie},
     graph::{Graph, OpenError},
-    oidc::{Callback, OidcError, RelyingParty, local_path},
+    oidc::{Callback, OidcError, RelyingParty},
+    routes::route,
     seal::{SealError, Sealer},
+    sign_in::{Wanted, begin, enter},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    access::{self, Caller, HOURS, Person, Right, SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    access::{self, Caller, HOURS, Person, Right},
     domain::{Act, Content},
     fault::Fault,
     library::{self, Filter},
@@ -66,23 +67,7 @@ impl Api {
 }
 
 /// One route.
-pub struct Route {
-    pub method: &'static str,
-    pub path: &'static str,
-    pub right: Right,
-    handler: MethodRouter<Api>,
-}
-
-fn route<H: Handler<T, Api>, T: 'static>(method: &'static str, path: &'static str, right: Right, handler: H) -> Route {
-    let filter = match method {
-        "POST" => MethodFilter::POST,
-        "PUT" => MethodFilter::PUT,
-        "PATCH" => MethodFilter::PATCH,
-        "DELETE" => MethodFilter::DELETE,
-        _ => MethodFilter::GET,
-    };
-    Route { method, path, right, handler: on(filter, handler) }
-}
+pub type Route = sdk::routes::Route<Api, Right>;
 
 /// Every route.
 pub fn all() -> Vec<Route> {
@@ -238,16 +223,8 @@ async fn health(State(api): State<Api>) -> (StatusCode, &'static str) {
     }
 }
 
-#[derive(serde::Deserialize)]
-struct Wanted {
-    #[serde(default, rename = "return")]
-    back: String,
-}
-
 async fn sign_in(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
-    let start = api.oidc.start(&api.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SIGN_IN_COOKIE, &start.cookie, 600))]);
-    Ok((cookies, Redirect::to(start.location.as_str())).into_response())
+    Ok(begin(&api.oidc, &api.sealer, &wanted.back).await?)
 }
 
 async fn signed_in(
@@ -264,23 +241,14 @@ async fn signed_in(
     let until = jiff::Timestamp::now().as_second() + HOURS * 3600;
     let person = Person { id: claims.sub, name, groups: claims.groups, until };
     sdk::event!("signed-in", user = person.id.clone(), groups = person.groups.join(","));
-    let cookies = AppendHeaders([
-        (header::SET_COOKIE, set(SESSION_COOKIE, &api.session(&person)?, HOURS * 3600)),
-        (header::SET_COOKIE, set(SIGN_IN_COOKIE, "", 0)),
-    ]);
-    Ok((cookies, Redirect::to(local_path(&signed_in.return_to))).into_response())
+    Ok(enter(&api.session(&person)?, HOURS * 3600, &signed_in.return_to))
 }
 
 /// Ends the session here; the answer says where it is ended at the issuer.
 async fn sign_out(State(api): State<Api>) -> Response {
     let next = api.oidc.end_session(None, SIGNED_OUT).await;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SESSION_COOKIE, "", 0))]);
+    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SESSION_COOKIE, "", 0))]);
     (cookies, Json(json!({ "next": next.map_or(SIGNED_OUT.to_owned(), |u| u.to_string()) }))).into_response()
-}
-
-/// Lax: the way back from the issuer is a navigation from another site and must carry the cookie.
-fn set(name: &str, value: &str, seconds: i64) -> String {
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }
 
 async fn me(Extension(caller): Extension<Caller>) -> Json<Value> {

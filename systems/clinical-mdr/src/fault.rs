@@ -1,9 +1,8 @@
 //! Why a request gave no result, told as problem+json (RFC 9457). The pages make words of it.
 
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
-use sdk::{graph, oidc::OidcError};
-use serde_json::json;
+use http::StatusCode;
+use sdk::{fault::plain_problem, graph, oidc::OidcError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -78,20 +77,10 @@ impl From<OidcError> for Fault {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let status = self.status();
         if let Fault::Unavailable(why) | Fault::Unknown(why) | Fault::Internal(why) = &self {
             tracing::error!(exception.message = why, "request failed");
         }
-        let mut body = json!({
-            "type": "about:blank",
-            "title": status.canonical_reason().unwrap_or_default(),
-            "status": status.as_u16(),
-            "detail": self.to_string(),
-        });
-        if let Fault::Invalid(errors) = &self {
-            body["errors"] =
-                errors.iter().map(|(field, message)| json!({ "field": field, "message": message })).collect();
-        }
-        (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let fields = if let Fault::Invalid(errors) = &self { Some(&errors[..]) } else { None };
+        plain_problem(self.status(), &self.to_string(), fields)
     }
 }

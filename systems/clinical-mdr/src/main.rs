@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clinical_mdr::{api, export, scanner, serve, web};
-use sdk::Settings;
+use clinical_mdr::{api, export, scanner, web};
+use sdk::{Settings, program, serve};
+
+const USAGE: &str =
+    "usage: clinical-mdr web | api | export | scanner NAME (settings are environment variables, see README.md)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -14,45 +17,20 @@ fn main() -> ExitCode {
         ["api"] => "api",
         ["export"] => "export",
         ["scanner", _] => "scanner",
-        _ => {
-            complain(
-                "usage: clinical-mdr web | api | export | scanner NAME (settings are environment variables, see README.md)",
-            );
-            return ExitCode::from(2);
-        }
+        _ => return program::misused(USAGE),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(work(part)));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
+    let settings = &Settings::from_environment();
+    program::run("clinical-mdr", env!("CARGO_PKG_VERSION"), settings, async {
+        carry_out(part, settings).await.with_context(|| format!("clinical-mdr {part} failed"))
+    })
 }
 
-/// Runs one part with telemetry around it.
-async fn work(part: &str) -> Result<()> {
-    let settings = Settings::from_environment();
-    let telemetry = sdk::telemetry::start(&settings, "clinical-mdr", env!("CARGO_PKG_VERSION"))?;
-    let result = async {
-        let router = match part {
-            "web" => web::router(web::Web::from_settings(&settings)?),
-            "api" => api::router(api::Api::from_settings(&settings)?),
-            "export" => export::router(export::Export::from_settings(&settings)?),
-            _ => scanner::router(),
-        };
-        serve::run(&settings, router).await?;
-        anyhow::Ok(())
+async fn carry_out(part: &str, settings: &Settings) -> Result<()> {
+    let router = match part {
+        "web" => web::router(web::Web::from_settings(settings)?),
+        "api" => api::router(api::Api::from_settings(settings)?),
+        "export" => export::router(export::Export::from_settings(settings)?),
+        _ => scanner::router(),
     };
-    let result = result.await.with_context(|| format!("clinical-mdr {part} failed"));
-    telemetry.finish().await;
-    result
-}
-
-fn complain(text: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    Ok(serve::run(settings, router).await?)
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use sdk::fault::FieldErrors;
+
 /// What a person is. Later ones may do what earlier ones may, each in a wider circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,25 +53,6 @@ impl Role {
     /// Prompts a minute: a standard user is limited, the others only against accidents.
     pub fn prompts_a_minute(self) -> i64 {
         if self == Role::StandardUser { 10 } else { 600 }
-    }
-}
-
-/// A field that is not right, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FieldErrors(pub Vec<(String, String)>);
-
-impl FieldErrors {
-    pub fn add(&mut self, field: &str, message: &str) {
-        self.0.push((field.to_owned(), message.to_owned()));
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The message of a field, for the page.
-    pub fn of(&self, field: &str) -> &str {
-        self.0.iter().find(|(f, _)| f == field).map_or("", |(_, m)| m)
     }
 }
 

@@ -1,17 +1,19 @@
 //! Why a request gave no result, and how it is told: a page for people, `{error, message, details, request_id}` for programs.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use sdk::{database, oidc::OidcError, telemetry::metrics};
+use sdk::{
+    database,
+    fault::{self, Cause, Common, FieldErrors, WebFault},
+    oidc::OidcError,
+};
 use serde_json::{Value, json};
 
-use crate::{access::Meta, app::App, domain::FieldErrors, images::ImagesError, pages, pii::Finding};
+use crate::{access::Meta, app::App, images::ImagesError, pages, pii::Finding};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -45,13 +47,24 @@ pub enum Fault {
     #[error("This took too long. Look whether it was done before you try again.")]
     TooLong,
     #[error("DonatelloAI cannot reach a part it needs. Please try again in a minute.")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Unavailable(#[source] Cause),
     #[error("Something went wrong here. Nothing was saved.")]
-    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Internal(#[source] Cause),
 }
 
 impl Fault {
-    pub fn status(&self) -> StatusCode {
+    /// One field's fault.
+    pub fn field(field: &str, message: &str) -> Fault {
+        Fault::Invalid(FieldErrors::one(field, message))
+    }
+
+    pub fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Fault {
+        Fault::Internal(Box::new(error))
+    }
+}
+
+impl WebFault for Fault {
+    fn status(&self) -> StatusCode {
         match self {
             Fault::NotFound => StatusCode::NOT_FOUND,
             Fault::SignIn => StatusCode::UNAUTHORIZED,
@@ -66,8 +79,8 @@ impl Fault {
         }
     }
 
-    /// The word that programs branch on.
-    pub fn word(&self) -> &'static str {
+    /// The word that programs branch on, too.
+    fn kind(&self) -> &'static str {
         match self {
             Fault::NotFound => "not_found",
             Fault::SignIn => "unauthorized",
@@ -85,45 +98,27 @@ impl Fault {
             Fault::Internal(_) => "internal",
         }
     }
+}
 
-    /// One field's fault.
-    pub fn field(field: &str, message: &str) -> Fault {
-        Fault::Invalid(FieldErrors(vec![(field.to_owned(), message.to_owned())]))
-    }
-
-    pub fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Fault {
-        Fault::Internal(Box::new(error))
-    }
-
-    fn causes(&self) -> String {
-        let mut text = String::new();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&error.to_string());
-            next = error.source();
-        }
-        text
-    }
-
-    fn report(&self) {
-        if self.status().is_server_error() {
-            metrics().add("exceptions", 1, &[("exception.type", self.word())]);
-            tracing::error!(exception.type = self.word(), exception.message = self.causes(), "request failed");
+impl From<Common> for Fault {
+    fn from(common: Common) -> Fault {
+        match common {
+            Common::NotFound => Fault::NotFound,
+            Common::Forbidden(text) => Fault::Forbidden(text),
+            Common::Malformed(text) => Fault::Malformed(text),
+            Common::Invalid(errors) => Fault::Invalid(errors),
+            Common::Conflict(text) => Fault::Conflict(text),
+            Common::TooLarge => Fault::TooLarge,
+            Common::TooLong => Fault::TooLong,
+            Common::Unavailable(source) => Fault::Unavailable(source),
+            Common::Internal(source) => Fault::Internal(source),
         }
     }
 }
 
 impl From<database::Error> for Fault {
     fn from(error: database::Error) -> Fault {
-        // 40001, 40P01, 55P03: another change got in between; trying again is right and safe.
-        match error.code().map(|c| c.code()) {
-            Some("40001" | "40P01" | "55P03") => {
-                Fault::Conflict("Somebody else changed this just now. Please try again.".into())
-            }
-            _ if matches!(error, database::Error::Unavailable(_)) => Fault::Unavailable(Box::new(error)),
-            _ => Fault::internal(error),
-        }
+        Common::from(error).into()
     }
 }
 
@@ -139,29 +134,13 @@ impl From<ImagesError> for Fault {
 
 impl From<OidcError> for Fault {
     fn from(error: OidcError) -> Fault {
-        match error {
-            OidcError::State => {
-                Fault::Malformed("This sign-in has expired or was already finished. Please sign in again.")
-            }
-            OidcError::Refused(_) => {
-                Fault::Forbidden("The sign-in was refused. Please try again or ask your administrator.")
-            }
-            other if other.is_outage() => Fault::Unavailable(Box::new(other)),
-            OidcError::Token(_) | OidcError::Jwt(_) | OidcError::OtherIssuer => {
-                tracing::warn!(error = %error, "a sign-in brought a token that is not acceptable");
-                Fault::Forbidden("The sign-in service sent something that cannot be trusted. Please sign in again.")
-            }
-            other => Fault::internal(other),
-        }
+        Common::from(error).into()
     }
 }
 
 impl IntoResponse for Fault {
-    /// Only the status; [`render`] adds the words in the form that the caller reads.
     fn into_response(self) -> Response {
-        let mut response = self.status().into_response();
-        response.extensions_mut().insert(Arc::new(self));
-        response
+        fault::raise(self)
     }
 }
 
@@ -174,41 +153,16 @@ pub async fn render(State(app): State<App>, mut request: Request, next: Next) ->
     if let Ok(value) = HeaderValue::from_str(&meta.request_id.to_string()) {
         request.headers_mut().insert("x-request-id", value);
     }
-    let mut response = next.run(request).await;
-    let fault = response.extensions().get::<Arc<Fault>>().cloned();
-    if let Some(fault) = fault {
-        fault.report();
-        response = if program { problem(&fault, &meta) } else { pages::fault(&fault) };
-    } else if response.status().is_client_error() && is_bare(&response) {
-        // axum's own refusals (no such route, wrong method, unreadable body) in the same words as ours.
-        let fault = match response.status() {
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Fault::NotFound,
-            StatusCode::PAYLOAD_TOO_LARGE => Fault::TooLarge,
-            _ => Fault::Malformed("The request cannot be read."),
-        };
-        let status = response.status();
-        response = if program { problem(&fault, &meta) } else { pages::fault(&fault) };
-        // A body that parses but does not fit (422 in axum) is a wrong input here: 400.
-        *response.status_mut() = if status == StatusCode::METHOD_NOT_ALLOWED { status } else { fault.status() };
-    }
+    request.extensions_mut().insert(meta.clone());
+    let tell = |fault: &Fault| if program { problem(fault, &meta) } else { pages::fault(fault) };
+    let mut response = fault::told(next.run(request).await, tell);
     let headers = response.headers_mut();
-    if let Ok(policy) = HeaderValue::from_str(&app.policy) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    fault::secure(headers, &app.policy);
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&meta.request_id.to_string()) {
         headers.insert("x-request-id", id);
     }
     response
-}
-
-/// Whether an answer holds no page or JSON of ours.
-fn is_bare(response: &Response) -> bool {
-    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    !kind.starts_with("text/html") && !kind.contains("json")
 }
 
 fn problem(fault: &Fault, meta: &Meta) -> Response {
@@ -220,21 +174,9 @@ fn problem(fault: &Fault, meta: &Meta) -> Response {
             .collect(),
         _ => json!([]),
     };
-    let body = json!({ "error": fault.word(), "message": fault.to_string(), "details": details, "request_id": meta.request_id });
-    let status = fault.status();
-    let mut response = (status, axum::Json(body)).into_response();
-    let headers = response.headers_mut();
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    match fault {
-        Fault::TooMany(seconds) => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from((*seconds).max(1)));
-        }
-        Fault::Unavailable(_) | Fault::TooLong => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        }
-        _ => {}
-    }
+    let body = json!({ "error": fault.kind(), "message": fault.to_string(), "details": details, "request_id": meta.request_id });
+    let mut response = (fault.status(), axum::Json(body)).into_response();
+    let wait = if let Fault::TooMany(seconds) = fault { u64::try_from((*seconds).max(1)).ok() } else { None };
+    fault::hint(&mut response, wait);
     response
 }

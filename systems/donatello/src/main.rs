@@ -4,71 +4,37 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use donatello::{migrations, serve, standin, worker};
-use sdk::Settings;
+use sdk::{Settings, program, serve::asked};
 
 const USAGE: &str = "usage: donatello api | worker | migrate | provider openai|replicate [MODE] [LEAST-MOST] [https] (settings are environment variables, see README.md)";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match (&words[..], runtime) {
-        (["api"], Ok(runtime)) => runtime.block_on(work("donatello-api", api())),
-        (["worker"], Ok(runtime)) => runtime.block_on(work("donatello-worker", worker())),
-        (["migrate"], Ok(runtime)) => runtime.block_on(work("donatello-migrate", migrate())),
-        (["provider", kind @ ("openai" | "replicate"), manner @ ..], Ok(runtime)) => {
-            runtime.block_on(work("donatello-provider", provider(kind, manner)))
-        }
-        (_, Err(error)) => Err(error.into()),
-        _ => {
-            complain(USAGE);
-            return ExitCode::from(2);
-        }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let settings = &Settings::from_environment();
+    let work =
+        |name: &str, verb: &[&str]| program::run(name, env!("CARGO_PKG_VERSION"), settings, carry_out(verb, settings));
+    match &words[..] {
+        ["api"] => work("donatello-api", &words),
+        ["worker"] => work("donatello-worker", &words),
+        ["migrate"] => work("donatello-migrate", &words),
+        ["provider", "openai" | "replicate", ..] => work("donatello-provider", &words),
+        _ => program::misused(USAGE),
     }
 }
 
-/// Runs one verb with telemetry around it.
-async fn work(name: &str, verb: impl Future<Output = Result<()>>) -> Result<()> {
-    let telemetry = sdk::telemetry::start(&Settings::from_environment(), name, env!("CARGO_PKG_VERSION"))?;
-    let result = verb.await;
-    telemetry.finish().await;
-    result
-}
-
-async fn api() -> Result<()> {
-    serve::run(&Settings::from_environment()).await.context("donatello api failed")
-}
-
-async fn worker() -> Result<()> {
-    worker::run(&Settings::from_environment(), serve::asked()).await.context("donatello worker failed")
-}
-
-async fn provider(kind: &str, words: &[&str]) -> Result<()> {
-    let (words, behind_tls) = match words {
-        [words @ .., "https"] => (words, true),
-        words => (words, false),
-    };
-    let manner = standin::manner(words).map_err(anyhow::Error::msg)?;
-    standin::run(&Settings::from_environment(), kind, manner, behind_tls).await.context("donatello provider failed")
-}
-
-async fn migrate() -> Result<()> {
-    let settings = Settings::from_environment();
-    let mut client = sdk::database::connect_alone(&settings, "MIGRATIONS_CONNECTION").await?;
-    let done = sdk::migrations::apply(&mut client, &migrations::ALL).await?;
-    tracing::info!(applied = done.applied.len(), already = done.already, "the schema is up to date");
-    Ok(())
-}
-
-fn complain(text: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "{text}");
+async fn carry_out(words: &[&str], settings: &Settings) -> Result<()> {
+    match words {
+        ["api"] => serve::run(settings).await.context("donatello api failed"),
+        ["worker"] => worker::run(settings, asked()).await.context("donatello worker failed"),
+        ["provider", kind, manner @ ..] => {
+            let (manner, behind_tls) = match manner {
+                [manner @ .., "https"] => (manner, true),
+                manner => (manner, false),
+            };
+            let manner = standin::manner(manner).map_err(anyhow::Error::msg)?;
+            standin::run(settings, kind, manner, behind_tls).await.context("donatello provider failed")
+        }
+        _ => Ok(sdk::migrations::run(settings, "MIGRATIONS_CONNECTION", &migrations::ALL).await?),
+    }
 }

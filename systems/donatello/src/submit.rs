@@ -1,6 +1,6 @@
 //! Taking a prompt: format, personal data, rate, router, budget, then the queue. Whatever refuses comes before anything costs.
 
-use sdk::database::Queries;
+use sdk::{database::Queries, fault::WebFault as _};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -189,14 +189,14 @@ pub async fn event(
 
 /// Records a refusal with the prompt sealed. That it could not be recorded is told in the log; the refusal stands.
 async fn record(app: &App, by: &Caller, meta: &Meta, prompt: &str, wish: &Wish, fault: &Fault) {
-    sdk::telemetry::metrics().add("prompts", 1, &[("result", fault.word())]);
+    sdk::telemetry::metrics().add("prompts", 1, &[("result", fault.kind())]);
     let kept: String = prompt.chars().take(crate::domain::PROMPT).collect();
     let sealed = app.prompts.seal(PROMPT, kept.as_bytes()).ok();
     let kinds: Vec<&str> = match fault {
         Fault::Personal(found) => found.iter().map(|f| f.kind.as_str()).collect(),
         _ => Vec::new(),
     };
-    let told = json!({ "prompt": sealed, "model": wish.model, "reason": fault.word(), "pii": kinds });
+    let told = json!({ "prompt": sealed, "model": wish.model, "reason": fault.kind(), "pii": kinds });
     let text = fault.to_string();
     let act = Act::refused("refusal", "prompt refused", "generation").with(told).error(&text);
     let noted = async { Ok::<_, Fault>(audit::note(&app.connection().await?, Some(by), meta, act).await?) };

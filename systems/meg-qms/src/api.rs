@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{StatusCode, header};
+use sdk::fault::WebFault as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;

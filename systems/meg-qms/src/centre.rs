@@ -4,16 +4,18 @@ use askama::Template;
 use axum::{
     body::Bytes,
     extract::{Query, State},
-    response::{AppendHeaders, IntoResponse, Redirect, Response},
+    response::{IntoResponse, Redirect, Response},
 };
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use sdk::{
-    oidc::{Callback, local_path},
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    oidc::Callback,
     seal,
+    sign_in::{Wanted, begin, enter},
 };
 
 use crate::{
-    access::{Caller, Right, SESSION_COOKIE, SIGN_IN_COOKIE, cookie, roles, set_cookie},
+    access::{Caller, Right, roles},
     app::{App, CALLBACK},
     fault::Fault,
     pages::{self, Head, health, ok, sign_in},
@@ -41,10 +43,8 @@ pub fn routes() -> Vec<Route> {
 }
 
 /// Sends the browser to the issuer.
-pub async fn start(State(app): State<App>, Query(wanted): Query<sign_in::Wanted>) -> Result<Response, Fault> {
-    let start = app.oidc.start(&app.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, &start.cookie, 600))]);
-    Ok((cookies, Redirect::to(start.location.as_str())).into_response())
+pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
+    Ok(begin(&app.oidc, &app.sealer, &wanted.back).await?)
 }
 
 /// The browser comes back from the issuer: a session of an hour, of an address.
@@ -71,11 +71,7 @@ async fn finish(
     members::begin(&connection, &members::key(&app.sealer, &session), &email, &name, &roles(&claims.groups), &token)
         .await?;
     sdk::event!("signed-in", at = "centre");
-    let cookies = AppendHeaders([
-        (header::SET_COOKIE, set_cookie(SESSION_COOKIE, &session, 3600)),
-        (header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, "", 0)),
-    ]);
-    Ok((cookies, Redirect::to(local_path(&signed_in.return_to))).into_response())
+    Ok(enter(&session, 3600, &signed_in.return_to))
 }
 
 #[derive(Template)]

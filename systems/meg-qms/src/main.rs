@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use meg_qms::{app::Part, backup, maintain, media_server, migrations, scheduler, serve, stand_in, statics, worker};
-use sdk::Settings;
+use sdk::{Settings, program};
 
 const USAGE: &str =
     "usage: meg-qms cms | worker | scheduler | static | media | migrate | maintain | back-up | restore FOLDER
@@ -14,37 +14,18 @@ settings are environment variables, see README.md";
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = match (&words[..], runtime) {
-        (_, Err(error)) => Err(error.into()),
-        (
-            ["cms" | "worker" | "scheduler" | "static" | "media" | "migrate" | "maintain" | "back-up"]
-            | ["restore", _]
-            | ["stand-in", "directory" | "rhapsody" | "mail"]
-            | ["stand-in", "directory" | "rhapsody", _],
-            Ok(runtime),
-        ) => runtime.block_on(work(&words)),
-        _ => {
-            complain(USAGE);
-            return ExitCode::from(2);
+    match &words[..] {
+        ["cms" | "worker" | "scheduler" | "static" | "media" | "migrate" | "maintain" | "back-up"]
+        | ["restore", _]
+        | ["stand-in", "directory" | "rhapsody" | "mail"]
+        | ["stand-in", "directory" | "rhapsody", _] => {
+            let settings = &Settings::from_environment();
+            program::run("meg-qms", env!("CARGO_PKG_VERSION"), settings, async {
+                verb(&words, settings).await.with_context(|| format!("meg-qms {} failed", words.join(" ")))
+            })
         }
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
+        _ => program::misused(USAGE),
     }
-}
-
-/// Runs one verb with telemetry around it.
-async fn work(words: &[&str]) -> Result<()> {
-    let settings = Settings::from_environment();
-    let telemetry = sdk::telemetry::start(&settings, "meg-qms", env!("CARGO_PKG_VERSION"))?;
-    let result = verb(words, &settings).await;
-    telemetry.finish().await;
-    result.with_context(|| format!("meg-qms {} failed", words.join(" ")))
 }
 
 async fn verb(words: &[&str], settings: &Settings) -> Result<()> {
@@ -54,7 +35,10 @@ async fn verb(words: &[&str], settings: &Settings) -> Result<()> {
         ["scheduler"] => scheduler::run(settings).await,
         ["static"] => Ok(statics::run(settings).await?),
         ["media"] => Ok(media_server::run(settings).await?),
-        ["migrate"] => migrate(settings).await,
+        ["migrate"] => {
+            let all = migrations::of(Part::from_settings(settings)?);
+            Ok(sdk::migrations::run(settings, "MIGRATIONS_CONNECTION", all).await?)
+        }
         ["maintain"] => maintain::run(settings).await.map(|_| ()),
         ["back-up"] => backup::run(settings).await,
         ["restore", folder] => backup::restore::run(settings, std::path::Path::new(folder)).await,
@@ -62,18 +46,4 @@ async fn verb(words: &[&str], settings: &Settings) -> Result<()> {
         ["stand-in", which, file] => stand_in::run(which, Some(file), settings).await,
         _ => Ok(()),
     }
-}
-
-async fn migrate(settings: &Settings) -> Result<()> {
-    let part = Part::from_settings(settings)?;
-    let mut client = sdk::database::connect_alone(settings, "MIGRATIONS_CONNECTION").await?;
-    let done = sdk::migrations::apply(&mut client, migrations::of(part)).await?;
-    tracing::info!(applied = done.applied.len(), already = done.already, "the schema is up to date");
-    Ok(())
-}
-
-fn complain(text: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -14,7 +14,6 @@ use sdk::Settings;
 
 use crate::{
     media::{Shelf, content_type},
-    serve::ServeError,
     statics,
 };
 
@@ -91,9 +90,9 @@ fn range(text: &str, length: usize) -> Option<Result<(usize, usize), ()>> {
 ///
 /// # Errors
 /// A setting is unusable or the address cannot be listened on.
-pub async fn run(settings: &Settings) -> Result<(), ServeError> {
+pub async fn run(settings: &Settings) -> Result<(), crate::serve::ServeError> {
     let shelf = Shelf::required(settings)?;
-    statics::listen(settings, router(Arc::new(shelf))).await
+    Ok(statics::listen(settings, router(Arc::new(shelf))).await?)
 }
 
 #[cfg(test)]

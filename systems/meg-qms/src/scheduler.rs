@@ -3,13 +3,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sdk::{Settings, SettingsError};
+use sdk::{Settings, SettingsError, serve::asked};
 use uuid::Uuid;
 
 use crate::{
     queue::{self, Job},
     redis::{Redis, RedisError},
-    serve::asked,
 };
 
 /// Name, period and place in the period, in seconds.

@@ -12,14 +12,15 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use sdk::Settings;
+use sdk::{
+    Settings,
+    serve::{asked, bind},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
 use tokio_rustls::TlsAcceptor;
-
-use crate::serve::{address, asked};
 
 /// A connection, with TLS or without.
 pub trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -31,7 +32,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
 /// A setting is unusable, or the address cannot be listened on.
 pub async fn run(which: &str, file: Option<&str>, settings: &Settings) -> Result<()> {
     let tls = acceptor(settings)?;
-    let listener = TcpListener::bind(address(settings)?).await?;
+    let listener = bind(settings).await?;
     tracing::info!(which, address = %listener.local_addr()?, tls = tls.is_some(), "standing in");
     let serving = async {
         match which {

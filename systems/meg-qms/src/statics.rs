@@ -1,17 +1,12 @@
 //! `meg-qms static`: style sheets, scripts and graphics of the site. It reads no file and opens no connection of its own.
 
-use std::time::Duration;
-
 use axum::{
     Router,
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{StatusCode, header};
-use sdk::Settings;
-use tokio::net::TcpListener;
-
-use crate::serve::{ServeError, address, asked};
+use sdk::{ServeError, Settings, serve};
 
 /// Name, type and content of everything that is served.
 pub const ASSETS: [(&str, &str, &str); 4] = [
@@ -61,8 +56,7 @@ pub async fn run(settings: &Settings) -> Result<(), ServeError> {
 /// # Errors
 /// The address cannot be listened on.
 pub async fn listen(settings: &Settings, router: Router) -> Result<(), ServeError> {
-    let address = address(settings)?;
-    let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
-    tracing::info!(address = %listener.local_addr().unwrap_or(address), "listening");
-    sdk::serve(listener, router, asked(), Duration::from_secs(20)).await.map_err(ServeError::Serve)
+    let listener = serve::bind(settings).await?;
+    tracing::info!(address = %listener.local_addr().map_err(ServeError::Serve)?, "listening");
+    sdk::serve(listener, router, serve::asked(), serve::DRAIN).await.map_err(ServeError::Serve)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::ToSpan;
-use sdk::{Settings, SettingsError, database::Queries};
+use sdk::{Settings, SettingsError, database::Queries, serve::asked};
 use uuid::Uuid;
 
 use crate::{
@@ -13,7 +13,6 @@ use crate::{
     media::Shelf,
     queue::{self, Job},
     redis::Redis,
-    serve::asked,
     store::{qips, sessions, submissions},
 };
 

@@ -7,7 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use sdk::{database, telemetry::metrics};
+use sdk::{
+    database,
+    fault::{hint, report},
+};
 use serde::de::DeserializeOwned;
 
 #[derive(Debug, thiserror::Error)]
@@ -69,18 +72,6 @@ impl Fault {
     pub fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Fault {
         Fault::Unavailable(Box::new(error))
     }
-
-    /// This fault's causes, outermost first.
-    fn causes(&self) -> String {
-        let mut text = String::new();
-        let mut next = std::error::Error::source(self);
-        while let Some(error) = next {
-            text.push_str(if text.is_empty() { "" } else { ": " });
-            text.push_str(&error.to_string());
-            next = error.source();
-        }
-        text
-    }
 }
 
 impl From<database::Error> for Fault {
@@ -108,22 +99,12 @@ impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let status = self.status();
         if status.is_server_error() {
-            metrics().add("exceptions", 1, &[("exception.type", self.code())]);
-            tracing::error!(exception.type = self.code(), exception.message = self.causes(), "request failed");
+            report(self.code(), &self, None);
         }
         let body = serde_json::json!({ "error": self.code(), "message": self.to_string() });
         let mut response = (status, Json(body)).into_response();
-        let wait = match &self {
-            Fault::TooMany(seconds) => Some(*seconds),
-            Fault::Unavailable(_) => Some(5),
-            _ => None,
-        };
-        if let Some(seconds) = wait {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        let wait = if let Fault::TooMany(seconds) = self { Some(seconds) } else { None };
+        hint(&mut response, wait);
         response
     }
 }

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use monozu::{cloud, ingest, login, manage, migrations, pipeline, serve};
-use sdk::Settings;
+use monozu::{cloud, ingest, login, manage, migrations, pipeline};
+use sdk::{Settings, program, serve};
 
 const USAGE: &str = "usage: monozu cloud | manage | ingest | pipeline | migrate cloud | migrate manage (settings are environment variables, see README.md)";
 
@@ -34,28 +34,11 @@ impl Verb {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let Some((verb, name)) = Verb::parse(&arguments) else {
-        complain(USAGE);
-        return ExitCode::from(2);
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work(verb, name)));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs one verb with telemetry around it.
-async fn work(verb: Verb, name: &str) -> Result<()> {
-    let settings = Settings::from_environment();
-    let telemetry = sdk::telemetry::start(&settings, name, env!("CARGO_PKG_VERSION"))?;
-    let result = carry_out(verb, &settings).await.with_context(|| format!("{name} failed"));
-    telemetry.finish().await;
-    result
+    let Some((verb, name)) = Verb::parse(&arguments) else { return program::misused(USAGE) };
+    let settings = &Settings::from_environment();
+    program::run(name, env!("CARGO_PKG_VERSION"), settings, async {
+        carry_out(verb, settings).await.with_context(|| format!("{name} failed"))
+    })
 }
 
 async fn carry_out(verb: Verb, settings: &Settings) -> Result<()> {
@@ -78,15 +61,7 @@ async fn carry_out(verb: Verb, settings: &Settings) -> Result<()> {
         Verb::Pipeline => Ok(serve::run(settings, pipeline::router(pipeline::App::from_settings(settings)?)).await?),
         Verb::Migrate(files) => {
             let mut client = login::connect_alone(settings).await?;
-            let done = sdk::migrations::apply(&mut client, files).await?;
-            tracing::info!(applied = done.applied.len(), already = done.already, "the schema is up to date");
-            Ok(())
+            Ok(sdk::migrations::bring(&mut client, files).await?)
         }
     }
-}
-
-fn complain(text: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "{text}");
 }

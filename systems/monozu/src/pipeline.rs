@@ -21,6 +21,7 @@ use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use sdk::{
     Secret, Settings, SettingsError, Trust, TrustError,
+    access::bearer,
     blob::{Account, BlobError, Container, Put},
     https::Client,
 };
@@ -29,7 +30,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::{
-    cloud::{CONTAINER, bearer, object},
+    cloud::{CONTAINER, object},
     digest::Sha256,
     fault::Fault,
     serve,

@@ -10,8 +10,10 @@ use axum::{
 use http::{HeaderMap, header};
 use sdk::{
     Secret, Settings, SettingsError,
+    access::{bearer, cookie, is_from_here, set_cookie},
     oidc::{Callback, Claims, OidcError, RelyingParty, local_path},
     seal::{SealError, Sealer},
+    sign_in::Wanted,
     telemetry::metrics,
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,7 @@ use crate::fault::Fault;
 const SESSION: &str = "__Host-staff";
 const PENDING: &str = "__Host-staff-sign-in";
 const PURPOSE: &str = "staff session";
-const HOURS: u64 = 8;
+const HOURS: u32 = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StaffError {
@@ -52,13 +54,6 @@ pub struct Operator {
     /// The anti-forgery token of forms; none for who comes with a bearer token.
     #[serde(skip)]
     pub csrf: Option<String>,
-}
-
-/// Where somebody wanted to go.
-#[derive(Debug, Deserialize)]
-pub struct Wanted {
-    #[serde(default, rename = "return")]
-    pub back: String,
 }
 
 impl Staff {
@@ -96,7 +91,7 @@ impl Staff {
     pub async fn start(&self, wanted: &Wanted) -> Result<Response, Fault> {
         let back = if wanted.back.is_empty() { &self.home } else { &wanted.back };
         let start = self.oidc.start(&self.sealer, back).await?;
-        let cookies = AppendHeaders([(header::SET_COOKIE, set(PENDING, &start.cookie, 600))]);
+        let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(PENDING, &start.cookie, 600))]);
         Ok((cookies, Redirect::to(start.location.as_str())).into_response())
     }
 
@@ -114,8 +109,8 @@ impl Staff {
         let value = serde_json::to_vec(&operator).map_err(Fault::internal)?;
         let session = self.sealer.seal(PURPOSE, &value).map_err(Fault::internal)?;
         let cookies = AppendHeaders([
-            (header::SET_COOKIE, set(SESSION, &session, HOURS * 3600)),
-            (header::SET_COOKIE, set(PENDING, "", 0)),
+            (header::SET_COOKIE, set_cookie(SESSION, &session, i64::from(HOURS) * 3600)),
+            (header::SET_COOKIE, set_cookie(PENDING, "", 0)),
         ]);
         Ok((operator, (cookies, Redirect::to(local_path(&signed_in.return_to))).into_response()))
     }
@@ -130,7 +125,7 @@ impl Staff {
             return Err(Fault::Forbidden("not_an_operator", "you are signed in, but are not an operator"));
         }
         let name = claims.name.clone().or_else(|| claims.email.clone()).unwrap_or_else(|| claims.sub.clone());
-        Ok(Operator { sub: claims.sub.clone(), name, until: now() + HOURS * 3600, csrf: None })
+        Ok(Operator { sub: claims.sub.clone(), name, until: now() + u64::from(HOURS) * 3600, csrf: None })
     }
 
     /// The operator of a session's cookie.
@@ -154,7 +149,7 @@ impl Staff {
     /// # Errors
     /// Neither is acceptable.
     pub async fn any_caller(&self, headers: &HeaderMap) -> Result<Operator, Fault> {
-        match crate::cloud::bearer(headers) {
+        match bearer(headers) {
             Some(token) => self.admit(&self.oidc.verify(token).await?),
             None => self.caller(headers),
         }
@@ -167,8 +162,7 @@ impl Staff {
     pub fn own_form(&self, request: &HeaderMap, operator: &Operator, token: &str) -> Result<(), Fault> {
         const FOREIGN: Fault = Fault::Forbidden("foreign_form", "this form is not of this session; reload the page");
         let Some(csrf) = &operator.csrf else { return Ok(()) };
-        let site = request.get("sec-fetch-site").and_then(|h| h.to_str().ok());
-        if site.is_some_and(|s| s != "same-origin" && s != "none") || !Secret::new(csrf.clone()).matches(token) {
+        if !is_from_here(request) || !Secret::new(csrf.clone()).matches(token) {
             return Err(FOREIGN);
         }
         Ok(())
@@ -176,7 +170,7 @@ impl Staff {
 
     /// Ends the session in this browser.
     pub fn sign_out(&self, to: &str) -> Response {
-        let cookies = AppendHeaders([(header::SET_COOKIE, set(SESSION, "", 0))]);
+        let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SESSION, "", 0))]);
         (cookies, Redirect::to(to)).into_response()
     }
 }
@@ -197,20 +191,9 @@ impl From<OidcError> for Fault {
     }
 }
 
-/// The value of a cookie.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|h| h.to_str().ok()).flat_map(|h| h.split(';'));
-    all.filter_map(|pair| pair.trim().split_once('=')).find(|(n, _)| *n == name).map(|(_, value)| value)
-}
-
 /// Where a request leads, for coming back to it after signing in.
 pub fn wanted(request: &Request) -> String {
     request.uri().path_and_query().map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned())
-}
-
-/// Lax: the way back from the issuer is a navigation from another site and must carry the cookie.
-fn set(name: &str, value: &str, seconds: u64) -> String {
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }
 
 fn now() -> u64 {

@@ -1,14 +1,12 @@
 //! Who is calling and what they may do. Every route names the right it needs; there is no route without one.
 
-use axum::{
-    body::{Body, to_bytes},
-    extract::{FromRequestParts, Request, State},
-    middleware::Next,
-    response::{IntoResponse, Redirect, Response},
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, request::Parts};
+use sdk::{
+    Settings, SettingsError,
+    access::{Gate, SESSION_COOKIE, bearer, cookie},
+    oidc::Claims,
 };
-use http::{HeaderMap, Method, header, request::Parts};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use sdk::{Secret, Settings, SettingsError, oidc::Claims};
 
 use crate::{
     app::App,
@@ -18,9 +16,6 @@ use crate::{
 
 /// Bytes of a request's body.
 pub const BODY: usize = 256 * 1024;
-/// The `__Host-` prefix makes browsers insist on Secure, on this host and on the whole path.
-pub const SESSION_COOKIE: &str = "__Host-session";
-pub const SIGN_IN_COOKIE: &str = "__Host-sign-in";
 
 /// The right a route needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,42 +99,30 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// The middleware of every route: finds the caller, checks the right and the origin of changes.
-pub async fn guard(State((app, right)): State<(App, Right)>, request: Request, next: Next) -> Response {
-    match admit(&app, right, request).await {
-        Ok(request) => next.run(request).await,
-        Err((Fault::SignIn, Some(path))) => Redirect::to(&format!("/sign-in?return={path}")).into_response(),
-        Err((fault, _)) => fault.into_response(),
-    }
-}
+impl Gate for App {
+    type Right = Right;
+    type Caller = Caller;
+    type Fault = Fault;
+    const PUBLIC: Right = Right::Public;
+    const BODY: usize = BODY;
 
-/// The request with its caller; else the fault, and for a page opened by a person where they wanted to go.
-async fn admit(app: &App, right: Right, mut request: Request) -> Result<Request, (Fault, Option<String>)> {
-    if right == Right::Public {
-        return Ok(request);
+    async fn caller(&self, right: Right, request: &Parts) -> Result<Caller, Fault> {
+        let caller = find(self, &request.headers).await?;
+        if !caller.has(right) {
+            let text = if caller.roles.is_empty() {
+                "You are signed in, but have no role in Time Tracker yet. Ask your administrator."
+            } else {
+                "Your role does not allow this."
+            };
+            return Err(Fault::Forbidden(text));
+        }
+        tracing::Span::current().record("enduser.id", caller.user);
+        Ok(caller)
     }
-    let page = !request.uri().path().starts_with("/api/");
-    let wanted = request.uri().path_and_query().filter(|_| request.method() == Method::GET).map_or("/", |p| p.as_str());
-    let wanted = utf8_percent_encode(wanted, NON_ALPHANUMERIC).to_string();
-    let caller = match find(app, request.headers()).await {
-        Ok(caller) => caller,
-        Err(Fault::SignIn) if page => return Err((Fault::SignIn, Some(wanted))),
-        Err(fault) => return Err((fault, None)),
-    };
-    if !caller.has(right) {
-        let text = if caller.roles.is_empty() {
-            "You are signed in, but have no role in Time Tracker yet. Ask your administrator."
-        } else {
-            "Your role does not allow this."
-        };
-        return Err((Fault::Forbidden(text), None));
+
+    fn csrf(caller: &Caller) -> Option<&str> {
+        caller.session.is_some().then_some(caller.csrf.as_str())
     }
-    tracing::Span::current().record("enduser.id", caller.user);
-    request.extensions_mut().insert(caller.clone());
-    if request.method().is_safe() || caller.session.is_none() {
-        return Ok(request);
-    }
-    own_form(request, &caller).await.map_err(|fault| (fault, None))
 }
 
 async fn find(app: &App, headers: &HeaderMap) -> Result<Caller, Fault> {
@@ -166,39 +149,4 @@ async fn by_token(app: &App, token: &str) -> Result<Caller, Fault> {
     let mut connection = app.connection().await?;
     let user = users::sign_in(&mut connection, &claims, &roles).await?;
     Ok(Caller { user: user.id, name: user.name(), email: user.email, roles, session: None, csrf: String::new() })
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// The value of a cookie.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let all = headers.get_all(header::COOKIE).iter().filter_map(|h| h.to_str().ok()).flat_map(|h| h.split(';'));
-    all.filter_map(|pair| pair.trim().split_once('=')).find(|(n, _)| *n == name).map(|(_, value)| value)
-}
-
-/// A change made with a cookie must come from our own page: the browser says so, and the token in the form or in
-/// `X-CSRF-Token` proves it.
-async fn own_form(request: Request, caller: &Caller) -> Result<Request, Fault> {
-    const FOREIGN: Fault =
-        Fault::Forbidden("This form is not from this session. Please go back, reload the page and try again.");
-    let site = request.headers().get("sec-fetch-site").and_then(|h| h.to_str().ok());
-    if site.is_some_and(|s| s != "same-origin" && s != "none") {
-        return Err(FOREIGN);
-    }
-    let expected = Secret::new(caller.csrf.clone());
-    if let Some(token) = request.headers().get("x-csrf-token").and_then(|h| h.to_str().ok()) {
-        return if expected.matches(token) { Ok(request) } else { Err(FOREIGN) };
-    }
-    let (parts, body) = request.into_parts();
-    let body = to_bytes(body, BODY).await.map_err(|_| Fault::TooLarge)?;
-    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let form = kind.starts_with("application/x-www-form-urlencoded");
-    let sent = form && url::form_urlencoded::parse(&body).any(|(k, v)| k == "_csrf" && expected.matches(&v));
-    if !sent {
-        return Err(FOREIGN);
-    }
-    Ok(Request::from_parts(parts, Body::from(body)))
 }

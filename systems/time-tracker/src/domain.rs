@@ -2,6 +2,8 @@
 
 use jiff::{ToSpan, civil::Date};
 
+pub use sdk::fault::FieldErrors;
+
 /// The Monday from which periods count.
 const FIRST: Date = jiff::civil::date(2024, 1, 1);
 /// Days in a period.
@@ -241,30 +243,6 @@ impl Action {
             Action::Close => "Close",
             Action::Reopen => "Reopen",
         }
-    }
-}
-
-/// What is wrong with an input, field by field, in plain sentences.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FieldErrors(pub Vec<(String, String)>);
-
-impl FieldErrors {
-    pub fn add(&mut self, field: &str, message: impl Into<String>) {
-        self.0.push((field.to_owned(), message.into()));
-    }
-
-    /// The message for a field, or an empty text.
-    pub fn of(&self, field: &str) -> &str {
-        self.0.iter().find(|(f, _)| f == field).map_or("", |(_, m)| m)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Keeps a value or notes why there is none.
-    pub fn take<T>(&mut self, field: &str, result: Result<T, &'static str>) -> Option<T> {
-        result.map_err(|message| self.add(field, message)).ok()
     }
 }
 

@@ -40,7 +40,8 @@ pub async fn balanced(lab: &Lab, on: &str, c: &Call) -> Seen {
     let bad = sent.iter().filter(|s| s.1 >= 400).count();
     must!(bad == 0, "{bad} of {count} requests failed");
     let sql = format!(
-        "SELECT source, count(DISTINCT trace_id) FROM requests WHERE source LIKE '{service}%' AND trace_id IN ({}) GROUP BY source",
+        "SELECT json_extract(body, '$.upstream') AS copy, count(*) FROM logs WHERE source = 'edge' AND body LIKE '%{service}%' \
+         AND json_extract(body, '$.trace') IN ({}) GROUP BY copy",
         list(&sent)
     );
     let number = |rows: &[Vec<serde_json::Value>]| rows.iter().filter_map(|r| r[1].as_u64()).sum::<u64>();

@@ -24,7 +24,7 @@ use tracing::{Instrument, Span, field::Empty};
 pub use identity::{TokenError, TokensError};
 pub use target::{Target, TargetError};
 
-use crate::{Settings, SettingsError, Trust, TrustError};
+use crate::{Settings, SettingsError, Trust, TrustError, telemetry};
 use identity::{ByIdentity, Tokens};
 
 /// How long a request waits for a free connection, and for a new one to be made.
@@ -204,6 +204,15 @@ impl Database {
     pub fn connections(&self) -> (usize, usize) {
         let status = self.pool.status();
         (status.size, status.size.saturating_sub(status.available))
+    }
+
+    /// Tells them as the gauges `db.client.connections.open` and `db.client.connections.used`; call it every few seconds.
+    pub fn measure(&self) {
+        let (open, used) = self.connections();
+        #[expect(clippy::cast_precision_loss, reason = "a handful of connections")]
+        for (name, value) in [("db.client.connections.open", open), ("db.client.connections.used", used)] {
+            telemetry::metrics().set(name, value as f64, &[]);
+        }
     }
 }
 

@@ -5,10 +5,11 @@ use axum::{
     extract::{Path, Query, State},
 };
 use http::StatusCode;
+use sdk::{fault::WebFault as _, input::Input};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{handlers::Given, input::Input};
+use super::handlers::{Given, money};
 use crate::{
     access::{Caller, Meta},
     app::App,
@@ -128,7 +129,8 @@ pub async fn create_department(
     meta: Meta,
     mut input: Input,
 ) -> Result<(StatusCode, Json<Department>), Fault> {
-    let (name, code, budget) = (input.text("name"), input.text("code"), input.money("monthly_budget_aud").unwrap_or(0));
+    let (name, code, budget) =
+        (input.text("name"), input.text("code"), money(&mut input, "monthly_budget_aud").unwrap_or(0));
     input.finish()?;
     let made = departments::create(&mut app.connection().await?, &caller, &meta, &name, &code, budget).await?;
     Ok((StatusCode::CREATED, Json(made)))
@@ -146,7 +148,7 @@ pub async fn change_budget(
     mut input: Input,
 ) -> Result<Json<Department>, Fault> {
     let change = departments::Change {
-        monthly_cents: input.money("monthly_budget_aud"),
+        monthly_cents: money(&mut input, "monthly_budget_aud"),
         mode: input.some("enforcement_mode"),
         profile: input.some("profile"),
         regions: input.texts("regions"),

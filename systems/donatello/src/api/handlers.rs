@@ -7,14 +7,14 @@ use axum::{
     extract::{Path, Query, State},
 };
 use http::{HeaderMap, StatusCode};
+use sdk::{fault::WebFault as _, input::Input};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::input::Input;
 use crate::{
     access::{Caller, Meta},
     app::App,
-    domain::{Wish, aud},
+    domain::{Wish, aud, cents},
     fault::Fault,
     store::{
         departments,
@@ -43,8 +43,8 @@ fn wish(input: &mut Input) -> (String, Wish) {
         required_quality: or(input.text("required_quality"), "medium"),
         style: or(input.text("style"), "vivid"),
         commercial_use: input.flag("commercial_use", Some(true)),
-        max_cost_cents: input.money("max_cost_aud"),
-        required_sla: input.hundredths("required_sla"),
+        max_cost_cents: money(input, "max_cost_aud"),
+        required_sla: hundredths(input, "required_sla"),
     };
     (prompt, wish)
 }
@@ -90,7 +90,7 @@ pub async fn batch(
         results.push(match take(&app, &caller, &meta, Input::of(request), None).await {
             Ok(taken) => taken,
             Err(fault) if fault.status().is_client_error() => {
-                json!({ "error": fault.word(), "message": fault.to_string() })
+                json!({ "error": fault.kind(), "message": fault.to_string() })
             }
             Err(fault) => return Err(fault),
         });
@@ -186,4 +186,30 @@ pub async fn spend(State(app): State<App>, caller: Caller) -> Given {
     let departments = departments::list(&connection, &caller).await?;
     let lines = departments::spend(&connection, &caller).await?;
     Ok(Json(json!({ "departments": departments, "lines": lines })))
+}
+
+/// An amount of money in cents; None when it is left out. `"12.50"` or a number.
+pub fn money(input: &mut Input, name: &str) -> Option<i64> {
+    let value = input.take(name);
+    let text = match &value {
+        Value::Null => return None,
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => String::new(),
+    };
+    let read = cents(&text);
+    if read.is_none() {
+        input.wrong::<()>(name, "This must be an amount with at most two decimals, such as 12.50.");
+    }
+    read
+}
+
+/// A number times a hundred; None when it is left out.
+fn hundredths(input: &mut Input, name: &str) -> Option<i64> {
+    match input.take(name) {
+        Value::Null => None,
+        #[expect(clippy::cast_possible_truncation, reason = "its range is checked by whoever asks")]
+        Value::Number(number) => Some((number.as_f64().unwrap_or(-1.0) * 100.0).round() as i64),
+        _ => input.wrong(name, "This must be a number."),
+    }
 }

@@ -6,7 +6,6 @@
 
 mod admin;
 mod handlers;
-mod input;
 pub mod openapi;
 
 use crate::{

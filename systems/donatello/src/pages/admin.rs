@@ -51,7 +51,7 @@ pub async fn create_user(
     meta: Meta,
     fields: Fields,
 ) -> Result<Response, Fault> {
-    let department = fields.id("department_id")?;
+    let department = department(&fields)?;
     let (email, name, role) = (fields.get("email"), fields.get("display_name"), fields.get("role"));
     users::create(&mut app.connection().await?, &caller, &meta, email, name, role, department).await?;
     Ok(see("/admin/users"))
@@ -66,7 +66,7 @@ pub async fn change_user(
 ) -> Result<Response, Fault> {
     let change = users::Change {
         role: fields.some("role").map(str::to_owned),
-        department: fields.some("department_id").map(|_| fields.id("department_id")).transpose()?,
+        department: fields.some("department_id").map(|_| department(&fields)).transpose()?,
         is_active: fields.some("active").map(|a| a == "1"),
     };
     users::change(&mut app.connection().await?, &caller, &meta, id, &change).await?;
@@ -201,4 +201,9 @@ pub async fn audit(
         kinds: ["authentication", "generation", "refusal", "cost", "administration", "access", "security"],
         broken,
     })
+}
+
+/// The department that a form names.
+fn department(fields: &Fields) -> Result<uuid::Uuid, Fault> {
+    fields.get("department_id").parse().map_err(|_| Fault::field("department_id", "Choose one of the list."))
 }

@@ -7,11 +7,11 @@ mod studio;
 
 use askama::Template;
 use axum::{
-    Form,
-    extract::{FromRequest, Path, Request, State},
+    extract::{Path, State},
     response::{Html, IntoResponse, Redirect, Response},
 };
 use http::{StatusCode, header};
+use sdk::{fault::WebFault as _, input::Fields};
 
 use crate::{
     access::{Caller, Right},
@@ -161,37 +161,4 @@ async fn image(State(app): State<App>, caller: Caller, Path(name): Path<String>)
     let bytes = app.images.get(hash).await?.ok_or(Fault::NotFound)?;
     let headers = [(header::CONTENT_TYPE, "image/png"), (header::CACHE_CONTROL, images::CACHE)];
     Ok((headers, bytes).into_response())
-}
-
-/// A posted form, in the order of its fields.
-pub struct Fields(Vec<(String, String)>);
-
-impl Fields {
-    /// The value of a field; empty when it was not sent.
-    fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
-    }
-
-    /// The value of a field; None when it was not sent or is empty.
-    fn some(&self, name: &str) -> Option<&str> {
-        Some(self.get(name)).filter(|v| !v.is_empty())
-    }
-
-    fn id(&self, name: &str) -> Result<uuid::Uuid, Fault> {
-        self.get(name).parse().map_err(|_| Fault::field(name, "Choose one of the list."))
-    }
-}
-
-impl FromRequest<App> for Fields {
-    type Rejection = Fault;
-
-    async fn from_request(request: Request, app: &App) -> Result<Fields, Fault> {
-        let form = Form::<Vec<(String, String)>>::from_request(request, app).await;
-        let Form(fields) = form.map_err(|_| Fault::Malformed("The form cannot be read."))?;
-        // PostgreSQL has no text with a zero byte in it.
-        if fields.iter().any(|(_, v)| v.contains('\0')) {
-            return Err(Fault::Malformed("The form holds a character that cannot be stored."));
-        }
-        Ok(Fields(fields))
-    }
 }

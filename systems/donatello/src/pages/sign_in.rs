@@ -3,19 +3,22 @@
 use askama::Template;
 use axum::{
     extract::{Query, State},
-    response::{AppendHeaders, IntoResponse, Redirect, Response},
+    response::Response,
 };
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use sdk::{
-    oidc::{Callback, local_path},
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    fault::WebFault as _,
+    oidc::Callback,
     seal,
+    sign_in::{self, Wanted},
     telemetry::metrics,
 };
 use serde_json::json;
 
-use super::{Head, ok, see};
+use super::{Head, ok};
 use crate::{
-    access::{Caller, Meta, SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    access::{Caller, Meta},
     app::{App, SIGNED_OUT},
     audit::{self, Act},
     fault::Fault,
@@ -25,17 +28,9 @@ use crate::{
 /// The purpose under which the ID token is sealed in the session's row.
 const ID_TOKEN: &str = "session id token";
 
-#[derive(serde::Deserialize)]
-pub struct Wanted {
-    #[serde(default, rename = "return")]
-    back: String,
-}
-
 /// Sends the browser to the issuer.
 pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
-    let start = app.oidc.start(&app.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SIGN_IN_COOKIE, &start.cookie, 600))]);
-    Ok((cookies, Redirect::to(start.location.as_str())).into_response())
+    Ok(sign_in::begin(&app.oidc, &app.sealer, &wanted.back).await?)
 }
 
 /// The browser comes back from the issuer.
@@ -48,7 +43,7 @@ pub async fn finish(
     match enter(&app, &callback, &meta, &headers).await {
         Ok(response) => Ok(response),
         Err(fault) => {
-            tracing::warn!(event.name = "sign-in-failed", fault = fault.word(), "a sign-in failed");
+            tracing::warn!(event.name = "sign-in-failed", fault = fault.kind(), "a sign-in failed");
             metrics().add("sign_ins", 1, &[("result", "failed")]);
             let text = fault.to_string();
             let act = Act::refused("authentication", "sign-in failed", "session").error(&text);
@@ -79,11 +74,7 @@ async fn enter(app: &App, callback: &Callback, meta: &Meta, headers: &HeaderMap)
         .await?;
     metrics().add("sign_ins", 1, &[("result", "ok")]);
     sdk::event!("signed-in", user = %caller.user, role = caller.role.word());
-    let cookies = AppendHeaders([
-        (header::SET_COOKIE, set(SESSION_COOKIE, &session, sessions::COOKIE_SECONDS)),
-        (header::SET_COOKIE, set(SIGN_IN_COOKIE, "", 0)),
-    ]);
-    Ok((cookies, Redirect::to(local_path(&signed_in.return_to))).into_response())
+    Ok(sign_in::enter(&session, sessions::COOKIE_SECONDS, &signed_in.return_to))
 }
 
 /// Ends the session here and at the issuer.
@@ -97,8 +88,7 @@ pub async fn end(State(app): State<App>, caller: Caller, meta: Meta) -> Result<R
     sdk::event!("signed-out", user = %caller.user);
     let token = sealed.and_then(|s| app.sealer.open(ID_TOKEN, &s).ok()).and_then(|t| String::from_utf8(t).ok());
     let next = app.oidc.end_session(token.as_deref(), SIGNED_OUT).await;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SESSION_COOKIE, "", 0))]);
-    Ok((cookies, see(next.as_ref().map_or(SIGNED_OUT, |u| u.as_str()))).into_response())
+    Ok(sign_in::leave(next.as_ref().map_or(SIGNED_OUT, |u| u.as_str())))
 }
 
 #[derive(Template)]
@@ -110,9 +100,4 @@ struct SignedOut {
 /// Where the issuer sends people after signing out.
 pub async fn signed_out() -> Result<Response, Fault> {
     ok(&SignedOut { head: Head { title: "Signed out".into(), caller: None, part: "" } })
-}
-
-/// Lax: the way back from the issuer is a navigation from another site and must carry the cookie.
-fn set(name: &str, value: &str, seconds: i64) -> String {
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }

@@ -5,6 +5,7 @@ use axum::{
     extract::{Path, Query, State},
     response::Response,
 };
+use sdk::fault::WebFault as _;
 use uuid::Uuid;
 
 use super::{Fields, Head, ok, page, see};

@@ -9,7 +9,6 @@ mod replicate;
 
 use std::{
     collections::VecDeque,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -25,22 +24,11 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use sdk::{Secret, Settings, SettingsError};
+use sdk::{Secret, ServeError, Settings, serve};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
-use crate::{providers::STAND_IN, render::render, serve};
-
-#[derive(Debug, thiserror::Error)]
-pub enum StandInError {
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error("cannot listen on {address}")]
-    Listen { address: SocketAddr, source: std::io::Error },
-    #[error("serving ended")]
-    Serve(#[source] std::io::Error),
-}
+use crate::{providers::STAND_IN, render::render};
 
 /// How it behaves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -296,16 +284,15 @@ pub fn manner(words: &[&str]) -> Result<Manner, String> {
 ///
 /// # Errors
 /// A setting is unusable or the address cannot be listened on.
-pub async fn run(settings: &Settings, kind: &str, mut manner: Manner, behind_tls: bool) -> Result<(), StandInError> {
+pub async fn run(settings: &Settings, kind: &str, mut manner: Manner, behind_tls: bool) -> Result<(), ServeError> {
     let key = settings.optional("PROVIDER_KEY")?.map(Secret::new);
     manner.reuse = settings.parsed("STAND_IN_REUSE", "a number", manner.reuse)?;
-    let ip = settings.parsed("LISTEN_ADDRESS", "an IP address", IpAddr::V4(Ipv4Addr::LOCALHOST))?;
-    let address = SocketAddr::new(ip, settings.parsed("PORT", "a port number", 8080)?);
-    let listener = TcpListener::bind(address).await.map_err(|source| StandInError::Listen { address, source })?;
+    let listener = serve::bind(settings).await?;
+    let address = listener.local_addr().map_err(ServeError::Serve)?;
     tracing::info!(%address, kind, ?manner, "a stand-in for a provider listens");
     let it = StandIn::new(key, manner);
     let app = router(kind, if behind_tls { it.behind_tls() } else { it });
-    sdk::serve(listener, app, serve::asked(), Duration::from_secs(2)).await.map_err(StandInError::Serve)
+    sdk::serve(listener, app, serve::asked(), Duration::from_secs(2)).await.map_err(ServeError::Serve)
 }
 
 #[cfg(test)]

@@ -119,7 +119,6 @@ async fn progress_is_told_while_it_happens() {
     let expected = ["queued", "started", "chosen", "calling", "stored", "completed"].map(|e| format!("generation.{e}"));
     assert_eq!(events, expected);
     // Another site's page gets no socket, though the browser would send the cookie.
-    let cookie: Vec<String> = ann.cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let headers = [
         ("connection", "upgrade"),
         ("upgrade", "websocket"),
@@ -127,7 +126,7 @@ async fn progress_is_told_while_it_happens() {
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("origin", "https://elsewhere.example"),
     ];
-    assert!(!cookie.is_empty());
+    assert!(!ann.cookie_header(&studio.url).is_empty());
     let refused = ann.send(Method::GET, &format!("/api/v1/generations/{id}/events"), &headers, "").await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text);
 }
@@ -146,12 +145,11 @@ mod futures_of_tests {
     pub async fn read_events(studio: &Studio, browser: &Browser, id: &str) -> JoinHandle<Vec<String>> {
         let authority = studio.url.trim_start_matches("http://").to_owned();
         let mut stream = TcpStream::connect(&authority).await.unwrap();
-        let cookie: Vec<String> = browser.cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let head = format!(
             "GET /api/v1/generations/{id}/events HTTP/1.1\r\nHost: {authority}\r\nOrigin: {}\r\nCookie: {}\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             studio.url,
-            cookie.join("; ")
+            browser.cookie_header(&studio.url)
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

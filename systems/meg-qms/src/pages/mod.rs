@@ -13,11 +13,11 @@ pub mod submissions;
 
 use askama::Template;
 use axum::{
-    Form,
-    extract::{FromRequest, Request, State},
+    extract::State,
     response::{Html, IntoResponse, Redirect, Response},
 };
 use http::StatusCode;
+use sdk::{fault::WebFault as _, input::Fields};
 
 use crate::{
     access::{Caller, Right},
@@ -167,51 +167,6 @@ pub async fn health(State(app): State<App>) -> (StatusCode, &'static str) {
         (StatusCode::OK, "healthy")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
-    }
-}
-
-/// A posted form, in the order of its fields.
-pub struct Fields(Vec<(String, String)>);
-
-impl Fields {
-    /// The value of a field; empty when it was not sent.
-    pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        !self.get(name).is_empty()
-    }
-
-    pub fn all(&self, name: &str) -> Vec<String> {
-        self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.clone()).collect()
-    }
-
-    /// Text after text, without carriage returns.
-    pub fn lines(&self, name: &str) -> String {
-        self.get(name).replace('\r', "")
-    }
-
-    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, Fault> {
-        self.get(name).trim().parse().map_err(|_| Fault::field(name, "Write a number here."))
-    }
-
-    pub fn maybe<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Fault> {
-        if self.get(name).trim().is_empty() { Ok(None) } else { self.number(name).map(Some) }
-    }
-}
-
-impl FromRequest<App> for Fields {
-    type Rejection = Fault;
-
-    async fn from_request(request: Request, app: &App) -> Result<Fields, Fault> {
-        let form = Form::<Vec<(String, String)>>::from_request(request, app).await;
-        let Form(fields) = form.map_err(|_| Fault::Malformed("The form cannot be read."))?;
-        // PostgreSQL has no text with a zero byte in it.
-        if fields.iter().any(|(_, v)| v.contains('\0')) {
-            return Err(Fault::Malformed("The form holds a character that cannot be stored."));
-        }
-        Ok(Fields(fields))
     }
 }
 

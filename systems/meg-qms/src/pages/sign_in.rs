@@ -8,15 +8,17 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use sdk::{
     Secret,
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie, is_from_here, set_cookie},
     oidc::{Callback, local_path},
     seal,
+    sign_in::{self, Wanted},
 };
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Fields, Head, ok, page, see};
+use super::{Fields, Head, ok, page};
 use crate::{
-    access::{Caller, SESSION_COOKIE, SIGN_IN_COOKIE, by_claims, cookie, set_cookie},
+    access::{Caller, by_claims},
     app::{App, Part, SIGNED_OUT},
     directory::DirectoryError,
     fault::Fault,
@@ -28,12 +30,6 @@ use crate::{
 pub const ID_TOKEN: &str = "session id token";
 /// The purpose under which the way back is sealed while the centre is asked.
 const HANDED: &str = "handed down";
-
-#[derive(Deserialize)]
-pub struct Wanted {
-    #[serde(default, rename = "return")]
-    pub back: String,
-}
 
 /// What the browser keeps while the centre is asked.
 #[derive(Serialize, Deserialize)]
@@ -124,9 +120,7 @@ pub async fn enter(
 
 /// The stamp's own sign-in: of those who administer a region, and of everybody where there is no centre and no directory.
 pub async fn here(State(app): State<App>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
-    let start = app.oidc.start(&app.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, &start.cookie, 600))]);
-    Ok((cookies, Redirect::to(start.location.as_str())).into_response())
+    Ok(sign_in::begin(&app.oidc, &app.sealer, &wanted.back).await?)
 }
 
 /// The browser comes back from the stamp's own sign-in.
@@ -157,7 +151,7 @@ struct DirectoryPage {
 pub async fn by_directory(State(app): State<App>, headers: HeaderMap, fields: Fields) -> Result<Response, Fault> {
     let directory = app.directory.clone().ok_or(Fault::NotFound)?;
     // There is no session yet whose token the form could carry: the browser itself must say that the page is ours.
-    if headers.get("sec-fetch-site").is_some_and(|s| s != "same-origin" && s != "none") {
+    if !is_from_here(&headers) {
         return Err(Fault::Forbidden("This form is not from here. Please open the sign-in page again."));
     }
     let (name, password) = (fields.get("name").trim().to_owned(), Secret::new(fields.get("password")));
@@ -219,11 +213,7 @@ async fn begin(
     let id = app.sealer.fingerprint("session", session.as_bytes());
     sessions::begin(&connection, &id, user, id_token).await?;
     sdk::event!("signed-in", user = user);
-    let cookies = AppendHeaders([
-        (header::SET_COOKIE, set_cookie(SESSION_COOKIE, &session, i64::from(sessions::HOURS) * 3600)),
-        (header::SET_COOKIE, set_cookie(SIGN_IN_COOKIE, "", 0)),
-    ]);
-    Ok((cookies, Redirect::to(local_path(back))).into_response())
+    Ok(sign_in::enter(&session, i64::from(sessions::HOURS) * 3600, back))
 }
 
 /// Ends the session here, and at the issuer where it came from there.
@@ -233,13 +223,12 @@ pub async fn end(State(app): State<App>, caller: Caller) -> Result<Response, Fau
         Some(id) => sessions::end(&connection, id).await?,
         None => None,
     };
-    let cookies = AppendHeaders([(header::SET_COOKIE, set_cookie(SESSION_COOKIE, "", 0))]);
     let token = sealed.and_then(|s| app.sealer.open(ID_TOKEN, &s).ok()).and_then(|t| String::from_utf8(t).ok());
     let next = match token {
         Some(token) => app.oidc.end_session(Some(&token), SIGNED_OUT).await,
         None => None,
     };
-    Ok((cookies, see(next.as_ref().map_or("/signed-out", |u| u.as_str()))).into_response())
+    Ok(sign_in::leave(next.as_ref().map_or("/signed-out", |u| u.as_str())))
 }
 
 #[derive(Template)]

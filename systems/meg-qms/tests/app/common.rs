@@ -3,17 +3,16 @@
 #[path = "../../../../crates/sdk/tests/sdk/support/mod.rs"]
 pub mod support;
 
-use std::{collections::BTreeMap, future::Future, path::PathBuf, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::StatusCode;
 use meg_qms::{
     app::{App, Part},
     media::Shelf,
     media_server, migrations, routes,
 };
-use sdk::{Settings, Trust, https::Client};
-use serde_json::Value;
+use sdk::Settings;
+pub use support::browser::{Browser, Page};
 use support::{issuer, issuer::Issuer, scratch::Scratch};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -71,9 +70,7 @@ impl World {
             "ALTER SCHEMA public OWNER TO app_owner; GRANT USAGE ON SCHEMA public TO app_rw;
             ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO app_rw",
         );
-        let owner = Settings::from_pairs([("MIGRATIONS_CONNECTION", self.connection("app_owner", name))]);
-        let mut client = sdk::database::connect_alone(&owner, "MIGRATIONS_CONNECTION").await.unwrap();
-        sdk::migrations::apply(&mut client, migrations::of(part)).await.unwrap();
+        self.postgres.migrate(name, migrations::of(part)).await;
     }
 
     /// A stamp that answers at `listener`, with further settings.
@@ -121,13 +118,7 @@ impl World {
 impl Stamp {
     /// A browser that nobody is signed in with.
     pub fn browser(&self) -> Browser {
-        let trust = Trust::from_settings(&Settings::from_pairs::<&str, &str>([]), &[]).unwrap();
-        Browser {
-            client: Client::new(&trust).unwrap(),
-            base: self.url.clone(),
-            cookies: BTreeMap::new(),
-            csrf: String::new(),
-        }
+        Browser::new(&self.url)
     }
 
     /// A browser in which this person has signed in by the stamp's own sign-in.
@@ -144,64 +135,7 @@ impl Stamp {
     }
 }
 
-pub struct Browser {
-    client: Client,
-    pub base: String,
-    /// By origin and name.
-    pub cookies: BTreeMap<(String, String), String>,
-    pub csrf: String,
-}
-
-#[derive(Debug)]
-pub struct Page {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
-    pub url: String,
-}
-
-impl Page {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {} {}", self.status, self.text))
-    }
-
-    pub fn location(&self) -> &str {
-        self.headers.get(header::LOCATION).map_or("", |l| l.to_str().unwrap())
-    }
-}
-
 impl Browser {
-    pub async fn send(&mut self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Page {
-        let url = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.base) };
-        let url = Url::parse(&url).unwrap();
-        let origin = url.origin().ascii_serialization();
-        let mut all = HeaderMap::new();
-        let mine = self.cookies.iter().filter(|((o, _), _)| *o == origin);
-        let cookies: Vec<String> = mine.map(|((_, k), v)| format!("{k}={v}")).collect();
-        if !cookies.is_empty() {
-            all.insert(header::COOKIE, HeaderValue::from_str(&cookies.join("; ")).unwrap());
-        }
-        for (name, value) in headers {
-            all.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
-        }
-        let answer = self.client.send(method, &url, all, body.into()).await.unwrap();
-        for cookie in answer.headers.get_all(header::SET_COOKIE) {
-            let (name, rest) = cookie.to_str().unwrap().split_once('=').unwrap();
-            let key = (origin.clone(), name.to_owned());
-            if rest.contains("Max-Age=0") {
-                self.cookies.remove(&key);
-            } else {
-                self.cookies.insert(key, rest.split(';').next().unwrap().to_owned());
-            }
-        }
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        Page { status: answer.status, headers: answer.headers, text, url: url.to_string() }
-    }
-
-    pub async fn get(&mut self, path: &str) -> Page {
-        self.send(Method::GET, path, &[], Bytes::new()).await
-    }
-
     /// Goes where redirects lead; at the issuer, as `person`.
     pub async fn go(&mut self, path: &str, person: &str) -> Page {
         let mut at = if path.starts_with("http") { path.to_owned() } else { format!("{}{path}", self.base) };
@@ -223,21 +157,6 @@ impl Browser {
         let me = self.get("/api/v1/me").await;
         assert_eq!(me.status, StatusCode::OK, "{}", me.text);
         self.csrf = me.json()["csrfToken"].as_str().unwrap().to_owned();
-    }
-
-    pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
-        let csrf = self.csrf.clone();
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.append_pair("_csrf", &csrf).extend_pairs(fields);
-        let body = form.finish();
-        self.send(Method::POST, path, &[("content-type", "application/x-www-form-urlencoded")], body).await
-    }
-
-    pub async fn api(&mut self, method: Method, path: &str, body: &Value) -> Page {
-        let csrf = self.csrf.clone();
-        let headers = [("content-type", "application/json"), ("x-csrf-token", csrf.as_str())];
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        self.send(method, path, &headers, body).await
     }
 }
 

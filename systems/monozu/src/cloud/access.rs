@@ -13,7 +13,7 @@ use axum::{
 };
 use http::{HeaderMap, header, request::Parts};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use sdk::{Secret, SettingsError, database::Connection};
+use sdk::{Secret, SettingsError, access::bearer, database::Connection};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -193,11 +193,6 @@ pub fn plausible(key: &str) -> bool {
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
-}
-
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = text(headers, header::AUTHORIZATION.as_str())?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// A browser's WebSocket can send no header but the sub-protocols: `bearer` and the token.

@@ -122,7 +122,7 @@ fn cookie(value: &str, seconds: u64) -> String {
 
 pub async fn refresh(State(app): State<App>, headers: HeaderMap) -> Result<Response, Fault> {
     const AGAIN: Fault = Fault::Unauthorized("the refresh token is missing, used or expired; please sign in again");
-    let old = crate::staff::cookie(&headers, REFRESH_COOKIE).ok_or(AGAIN)?;
+    let old = sdk::access::cookie(&headers, REFRESH_COOKIE).ok_or(AGAIN)?;
     let (ticket, renewal) = secrets()?;
     let connection = app.connection().await?;
     let sql = "SELECT outcome, tenant, person, role FROM refresh($1, $2, $3)";

@@ -22,7 +22,7 @@ use sdk::{
 };
 use url::Url;
 
-pub use access::{INTERNAL_TOKEN, Right, Token, bearer, plausible};
+pub use access::{INTERNAL_TOKEN, Right, Token, plausible};
 pub use routes::{Route, all, router};
 pub use snaps::{CONTAINER, Store, StoreError, object};
 pub use tell::beside;

@@ -6,8 +6,9 @@ use axum::{
     handler::Handler,
     middleware::from_fn_with_state,
     response::IntoResponse,
-    routing::{MethodFilter, MethodRouter, on},
+    routing::MethodRouter,
 };
+use sdk::routes::on;
 
 use super::{
     App,
@@ -34,13 +35,7 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    let filter = match method {
-        "POST" => MethodFilter::POST,
-        "PATCH" => MethodFilter::PATCH,
-        "DELETE" => MethodFilter::DELETE,
-        _ => MethodFilter::GET,
-    };
-    Route { method, path, right, about, handler: on(filter, handler) }
+    Route { method, path, right, about, handler: on(method, handler) }
 }
 
 /// Every route of Cloud.

@@ -6,11 +6,11 @@ use axum::{
     response::Response,
 };
 use http::HeaderMap;
-use sdk::oidc::Callback;
+use sdk::{oidc::Callback, sign_in::Wanted};
 use serde_json::{Value, json};
 
 use super::{App, snaps};
-use crate::{fault::Fault, staff::Wanted};
+use crate::fault::Fault;
 
 pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
     app.inner.staff.start(&wanted).await

@@ -13,13 +13,14 @@ use axum::{
     handler::Handler,
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Redirect, Response},
-    routing::{MethodFilter, MethodRouter, on},
+    routing::MethodRouter,
 };
 use http::{HeaderValue, header};
 use sdk::{
     Secret, Settings, SettingsError, Trust, TrustError,
     database::{Connection, Database, OpenError},
     https::Client,
+    routes::on,
 };
 use tokio::sync::Notify;
 use url::Url;
@@ -124,8 +125,7 @@ where
     H: Handler<T, App>,
     T: 'static,
 {
-    let filter = if method == "POST" { MethodFilter::POST } else { MethodFilter::GET };
-    Route { method, path, right, about, handler: on(filter, handler) }
+    Route { method, path, right, about, handler: on(method, handler) }
 }
 
 /// Every route of Management.

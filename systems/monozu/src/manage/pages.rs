@@ -7,7 +7,7 @@ use axum::{
     response::{Html, IntoResponse, Redirect, Response},
 };
 use http::{HeaderMap, HeaderValue, header};
-use sdk::oidc::Callback;
+use sdk::{oidc::Callback, sign_in::Wanted};
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -16,10 +16,7 @@ use super::{
     App,
     licences::{self, Decision, Status},
 };
-use crate::{
-    fault::Fault,
-    staff::{Operator, Wanted},
-};
+use crate::{fault::Fault, staff::Operator};
 
 const STYLE: &str = include_str!("../../pages/style.css");
 

@@ -10,14 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::StatusCode;
 use monozu::{cloud, ingest, manage, migrations};
-use sdk::{Settings, Trust, https::Client};
+use sdk::{Settings, https::Client};
 use serde_json::{Value, json};
-use support::{issuer, issuer::Issuer, scratch::Scratch};
+pub use support::browser::Page as Answer;
+use support::{browser, issuer, issuer::Issuer, scratch::Scratch};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
-use url::Url;
 
 pub const PASSWORD: &str = "violet tractor seven";
 pub const INTERNAL: &str = "the internal token of the tests";
@@ -36,22 +36,6 @@ pub struct Yard {
     pub snaps: TempDir,
     pub client: Client,
     beside: Vec<JoinHandle<()>>,
-}
-
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
-}
-
-impl Answer {
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {} {}", self.status, self.text))
-    }
-
-    pub fn said(&self, name: &str) -> String {
-        self.json()[name].as_str().unwrap_or_default().to_owned()
-    }
 }
 
 /// A tenant that was let in, with somebody signed in.
@@ -130,20 +114,11 @@ impl Yard {
         ] {
             tokio::spawn(async move { axum::serve(listener, router).await });
         }
-        let trust = Trust::from_settings(&Settings::from_pairs::<&str, &str>([]), &[]).unwrap();
-        let client = Client::new(&trust).unwrap();
-        Yard { postgres, issuer, cloud, manage, ingest, snaps, client, beside }
+        Yard { postgres, issuer, cloud, manage, ingest, snaps, client: browser::client(), beside }
     }
 
     pub async fn send(&self, method: &str, url: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let mut all = HeaderMap::new();
-        for (name, value) in headers {
-            all.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
-        }
-        let method: Method = method.parse().unwrap();
-        let answer = self.client.send(method, &Url::parse(url).unwrap(), all, body.into()).await.unwrap();
-        let text = String::from_utf8_lossy(&answer.body).into_owned();
-        Answer { status: answer.status, headers: answer.headers, text }
+        browser::send(&self.client, method.parse().unwrap(), url, headers, body).await
     }
 
     /// Calls Cloud as a person; an empty token is none.

@@ -5,9 +5,10 @@ use axum::{
     extract::{Path, Query, State},
 };
 use http::StatusCode;
+use sdk::input::Input;
 use serde_json::{Value, json};
 
-use super::{input::Input, items};
+use super::items;
 use crate::{
     access::Caller,
     app::App,
@@ -190,7 +191,7 @@ fn entry_input(input: &mut Input) -> EntryInput {
         project: input.text("projectCode"),
         work_type: input.text("workTypeCode"),
         date: input.text("entryDate"),
-        hours: input.hours("hours"),
+        hours: hours(input, "hours"),
         start: input.text("startTime"),
         end: input.text("endTime"),
         notes: input.text("notes"),
@@ -289,4 +290,13 @@ pub async fn report(State(app): State<App>, caller: Caller, Query(range): Query<
     let (from, to) = range.check(app.today()).map_err(Fault::Invalid)?;
     let only = (!caller.is_manager()).then_some(caller.user);
     Ok(Json(items(reports::by_project(&app.connection().await?, from, to, only).await?)))
+}
+
+/// A number of hours as text; empty when it is left out.
+fn hours(input: &mut Input, name: &str) -> String {
+    match input.take(name) {
+        Value::Null => String::new(),
+        Value::Number(number) => format!("{:.4}", number.as_f64().unwrap_or(-1.0)),
+        _ => input.wrong(name, "This must be a number."),
+    }
 }

@@ -4,7 +4,6 @@
 //! changes, the token of `GET /api/v1/me` in `X-CSRF-Token`. Faults are problem+json with a message a field.
 
 mod handlers;
-mod input;
 pub mod openapi;
 
 use http::StatusCode;

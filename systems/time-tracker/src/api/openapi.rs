@@ -25,7 +25,7 @@ pub fn document() -> Value {
         "paths": paths,
         "components": { "schemas": schemas(), "securitySchemes": {
             "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An ID token of the issuer for this client." },
-            "session": { "type": "apiKey", "in": "cookie", "name": crate::access::SESSION_COOKIE },
+            "session": { "type": "apiKey", "in": "cookie", "name": sdk::access::SESSION_COOKIE },
             "csrf": { "type": "apiKey", "in": "header", "name": "X-CSRF-Token", "description": "For changes with the session's cookie: csrfToken of GET /api/v1/me." },
         } },
     })

@@ -7,7 +7,7 @@ use axum::{
 };
 use http::StatusCode;
 
-use super::{Fields, Head, ok, page, see};
+use super::{Fields, Head, ok, page, see, version};
 use crate::{
     access::Caller,
     app::App,
@@ -77,7 +77,7 @@ async fn save(app: &App, caller: &Caller, kind: Kind, fields: &Fields) -> Result
         name: fields.get("name").to_owned(),
         description: fields.get("description").to_owned(),
         is_active: fields.get("active") == "1",
-        version: fields.number("version")?,
+        version: version(fields)?,
     };
     let mut connection = app.connection().await?;
     let result = match input.version {

@@ -98,7 +98,7 @@ pub async fn save(
         notes: text("notes"),
         ..EntryInput::default()
     };
-    let mut days: Vec<String> = fields.all("day").into_iter().map(str::to_owned).collect();
+    let mut days: Vec<String> = fields.all("day");
     days.sort();
     days.dedup();
     days.truncate(14);

@@ -10,6 +10,7 @@ use http::StatusCode;
 use super::{
     Fields, Head, ok, page, see,
     sheet::{self, Shown},
+    version,
 };
 use crate::{
     access::Caller,
@@ -149,7 +150,7 @@ pub async fn save(
     fields: Fields,
 ) -> Result<Response, Fault> {
     let form = typed(&fields);
-    let version = fields.number("version")?;
+    let version = version(&fields)?;
     let mut connection = app.connection().await?;
     let (sheet, _) = entries::get(&connection, &caller, id).await?;
     let result = match form.check(sheet.period) {
@@ -180,7 +181,7 @@ pub async fn delete(
 ) -> Result<Response, Fault> {
     let mut connection = app.connection().await?;
     let (sheet, _) = entries::get(&connection, &caller, id).await?;
-    if entries::remove(&mut connection, &caller, id, fields.number("version")?).await? {
+    if entries::remove(&mut connection, &caller, id, version(&fields)?).await? {
         return Ok(see(&format!("/sheets/{}?saved=1", sheet.id)));
     }
     Err(Fault::Conflict("Somebody changed this entry since you looked at it. Look again before you delete it.".into()))

@@ -12,11 +12,11 @@ mod sign_in;
 
 use askama::Template;
 use axum::{
-    Form,
-    extract::{FromRequest, Request, State},
+    extract::State,
     response::{Html, IntoResponse, Redirect, Response},
 };
 use http::{StatusCode, header};
+use sdk::{fault::WebFault as _, input::Fields};
 
 use crate::{
     access::{Caller, Right},
@@ -150,34 +150,7 @@ async fn health(State(app): State<App>) -> (StatusCode, &'static str) {
     }
 }
 
-/// A posted form, in the order of its fields.
-pub struct Fields(Vec<(String, String)>);
-
-impl Fields {
-    /// The value of a field; empty when it was not sent.
-    fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
-    }
-
-    fn all(&self, name: &str) -> Vec<&str> {
-        self.0.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect()
-    }
-
-    fn number(&self, name: &str) -> Result<i32, Fault> {
-        self.get(name).parse().map_err(|_| Fault::Malformed("The form is not complete. Please reload the page."))
-    }
-}
-
-impl FromRequest<App> for Fields {
-    type Rejection = Fault;
-
-    async fn from_request(request: Request, app: &App) -> Result<Fields, Fault> {
-        let form = Form::<Vec<(String, String)>>::from_request(request, app).await;
-        let Form(fields) = form.map_err(|_| Fault::Malformed("The form cannot be read."))?;
-        // PostgreSQL has no text with a zero byte in it.
-        if fields.iter().any(|(_, v)| v.contains('\0')) {
-            return Err(Fault::Malformed("The form holds a character that cannot be stored."));
-        }
-        Ok(Fields(fields))
-    }
+/// The version of what a form shows.
+fn version(fields: &Fields) -> Result<i32, Fault> {
+    fields.get("version").parse().map_err(|_| Fault::Malformed("The form is not complete. Please reload the page."))
 }

@@ -13,6 +13,7 @@ use sdk::database::Queries;
 use super::{
     Fields, Head, ok, page, see,
     sheet_view::{self, Grid, Typed},
+    version,
 };
 use crate::{
     access::Caller,
@@ -319,8 +320,7 @@ pub async fn act(
         .find(|a| a.as_str() == fields.get("action"))
         .ok_or(Fault::Malformed("There is no such step."))?;
     let mut connection = app.connection().await?;
-    let done =
-        sheets::act(&mut connection, &caller, id, action, fields.number("version")?, fields.get("comment")).await;
+    let done = sheets::act(&mut connection, &caller, id, action, version(&fields)?, fields.get("comment")).await;
     drop(connection);
     match done {
         Ok(_) if fields.get("back") == "approvals" => Ok(see("/approvals")),

@@ -3,18 +3,20 @@
 use askama::Template;
 use axum::{
     extract::{Query, State},
-    response::{AppendHeaders, IntoResponse, Redirect, Response},
+    response::Response,
 };
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use sdk::{
-    oidc::{Callback, local_path},
+    access::{SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    oidc::Callback,
     seal,
+    sign_in::{Wanted, begin, enter, leave},
     telemetry::metrics,
 };
 
-use super::{Head, ok, see};
+use super::{Head, ok};
 use crate::{
-    access::{Caller, SESSION_COOKIE, SIGN_IN_COOKIE, cookie},
+    access::Caller,
     app::{App, SIGNED_OUT},
     fault::Fault,
     store::{sessions, users},
@@ -23,17 +25,9 @@ use crate::{
 /// The purpose under which the ID token is sealed in the session's row.
 const ID_TOKEN: &str = "session id token";
 
-#[derive(serde::Deserialize)]
-pub struct Wanted {
-    #[serde(default, rename = "return")]
-    back: String,
-}
-
 /// Sends the browser to the issuer.
 pub async fn start(State(app): State<App>, Query(wanted): Query<Wanted>) -> Result<Response, Fault> {
-    let start = app.oidc.start(&app.sealer, &wanted.back).await?;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SIGN_IN_COOKIE, &start.cookie, 600))]);
-    Ok((cookies, Redirect::to(start.location.as_str())).into_response())
+    Ok(begin(&app.oidc, &app.sealer, &wanted.back).await?)
 }
 
 /// The browser comes back from the issuer.
@@ -62,11 +56,7 @@ pub async fn finish(
     sessions::measure(&connection).await?;
     metrics().add("sign_ins", 1, &[("result", "ok")]);
     sdk::event!("signed-in", user = user.id, roles = roles.join(","));
-    let cookies = AppendHeaders([
-        (header::SET_COOKIE, set(SESSION_COOKIE, &session, i64::from(sessions::HOURS) * 3600)),
-        (header::SET_COOKIE, set(SIGN_IN_COOKIE, "", 0)),
-    ]);
-    Ok((cookies, Redirect::to(local_path(&signed_in.return_to))).into_response())
+    Ok(enter(&session, i64::from(sessions::HOURS) * 3600, &signed_in.return_to))
 }
 
 /// Ends the session here and at the issuer.
@@ -80,8 +70,7 @@ pub async fn end(State(app): State<App>, caller: Caller) -> Result<Response, Fau
     sdk::event!("signed-out", user = caller.user);
     let token = sealed.and_then(|s| app.sealer.open(ID_TOKEN, &s).ok()).and_then(|t| String::from_utf8(t).ok());
     let next = app.oidc.end_session(token.as_deref(), SIGNED_OUT).await;
-    let cookies = AppendHeaders([(header::SET_COOKIE, set(SESSION_COOKIE, "", 0))]);
-    Ok((cookies, see(next.as_ref().map_or(SIGNED_OUT, |u| u.as_str()))).into_response())
+    Ok(leave(next.as_ref().map_or(SIGNED_OUT, |u| u.as_str())))
 }
 
 #[derive(Template)]
@@ -93,9 +82,4 @@ struct SignedOut {
 /// Where the issuer sends people after signing out.
 pub async fn signed_out() -> Result<Response, Fault> {
     ok(&SignedOut { head: Head { title: "Signed out".into(), caller: None, part: "" } })
-}
-
-/// Lax: the way back from the issuer is a navigation from another site and must carry the cookie.
-fn set(name: &str, value: &str, seconds: i64) -> String {
-    format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }

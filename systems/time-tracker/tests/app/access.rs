@@ -161,7 +161,7 @@ async fn cookies_and_headers_are_strict_and_a_deactivated_person_is_out_at_once(
     // The table cannot make a cookie: it holds a keyed fingerprint only.
     let mut thief = office.browser();
     let row = office.sql(r#"SELECT "Id" FROM "Sessions" LIMIT 1"#);
-    thief.cookies.insert("__Host-session".into(), row);
+    thief.forge("__Host-session", &row);
     assert_eq!(thief.get("/api/v1/me").await.status, StatusCode::UNAUTHORIZED);
 }
 

@@ -84,7 +84,7 @@ async fn health_follows_the_database_down_and_up_again_and_a_planned_end_is_clea
     };
     assert!(down.status == StatusCode::SERVICE_UNAVAILABLE && down.text == "unhealthy", "{down:?}");
     assert_eq!(browser.get("/health/live").await.status, StatusCode::OK);
-    browser.cookies.insert("__Host-session".into(), "x".into());
+    browser.forge("__Host-session", "x");
     let page = browser.get("/").await;
     assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(page.text.contains("try again in a minute") && !page.text.contains("src/"), "{}", page.text);

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sdk::{Settings, migrations::Migration};
 use tempfile::TempDir;
 
 /// PostgreSQL refuses to run as root; nobody's number on every Linux.
@@ -131,6 +132,12 @@ impl Scratch {
     /// An Npgsql connection string.
     pub fn connection(&self, user: &str, database: &str) -> String {
         format!("Host={};Database={database};Username={user}", self.folder.path().display())
+    }
+
+    /// Applies migrations as `app_owner`, as an application's verb `migrate` does.
+    pub async fn migrate(&self, database: &str, migrations: &[Migration]) {
+        let settings = Settings::from_pairs([("OWNER", self.connection("app_owner", database))]);
+        sdk::migrations::run(&settings, "OWNER", migrations).await.unwrap();
     }
 
     /// Runs statements as psql -At does: a line a row, fields with `|` between them.
