@@ -84,7 +84,7 @@ async fn without(
     let mut person = site.signed_in(&[group]).await?;
     let mut processes = 0;
     for workload in stopped {
-        processes += all_of(site, workload, Signal::STOP)?;
+        processes += all_of(site, workload, Signal::STOP)?.len();
     }
     let served = async {
         for _ in 0..5 {

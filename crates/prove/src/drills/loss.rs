@@ -65,7 +65,7 @@ pub async fn vault(scene: &Scene<'_>) -> Seen {
     scene.say("a secret is written to the vault");
     let failures = scene.load.tape().failures();
     scene.fault(format!("{vault} is killed"));
-    let killed = harm::all_of(&site, &vault, Signal::KILL)?;
+    let killed = harm::all_of(&site, &vault, Signal::KILL)?.len();
     let begun = Instant::now();
     let held = until_in("the vault is back", BACK, async || {
         // Asked as it stands: nobody brings it up.

@@ -1,5 +1,5 @@
 //! The whole application on a real PostgreSQL and with a real sign-in, and a browser without a screen.
-#![allow(dead_code, reason = "each test file uses another part of this")]
+#![allow(dead_code, unused_imports, reason = "each test file uses another part of this")]
 
 #[path = "../../../../crates/sdk/tests/sdk/support/mod.rs"]
 pub mod support;

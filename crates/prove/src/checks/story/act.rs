@@ -133,8 +133,8 @@ impl Teller<'_> {
             // Whoever was ended before has another process by now.
             self.site = self.lab.restore(self.on).await?;
             let sent = harm::all_of(&self.site, workload, Signal::STOP)?;
-            self.done.paused.push((workload.clone(), self.site.pids(workload).to_vec()));
-            self.seen.push(format!("{workload} stopped ({sent} processes)"));
+            self.seen.push(format!("{workload} stopped ({} processes)", sent.len()));
+            self.done.paused.push((workload.clone(), sent));
         }
         if let Some(workload) = &act.resume {
             self.done.go_on(Some(workload));
