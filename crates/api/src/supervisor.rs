@@ -394,19 +394,26 @@ pub struct LinkState {
     pub other: String,
     /// Of a hundred packets so many are lost; 100: the link is cut.
     pub loses: u32,
+    /// So many KiB a second pass each way; 0: as many as this machine can.
+    #[serde(default)]
+    pub kib_s: u32,
     /// Packets that ended at the cut.
     #[serde(default)]
     pub dropped: u64,
 }
 
-/// `POST /network`: spoils a link (`loses` of a hundred; 100 cuts it) or heals it (0); answered by [`NetworkStatus`].
+/// `POST /network`: spoils a link (`loses` of a hundred; 100 cuts it; or `kib_s`: so many KiB a second pass) or heals it (both 0);
+/// answered by [`NetworkStatus`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LinkRequest {
     pub system: String,
     pub stamp: String,
     pub one: String,
     pub other: String,
+    #[serde(default)]
     pub loses: u32,
+    #[serde(default)]
+    pub kib_s: u32,
 }
 
 /// One line of `GET /stamps`.

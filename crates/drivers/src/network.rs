@@ -28,7 +28,7 @@ use std::{
 };
 
 use filter::Filter;
-pub use filter::Flow;
+pub use filter::{Bad, Flow};
 use link::{Links, Table};
 
 use crate::Error;
@@ -144,13 +144,13 @@ impl Network {
         fs::remove_dir(&self.folder).map_err(|source| self.failed("remove", source))
     }
 
-    /// Spoils links between addresses, both ways and connections that are open included: these are cut, and these lose so
-    /// many of a hundred packets. All others are as they should be.
-    pub fn spoil(&self, cut: Vec<(Ipv4Addr, Ipv4Addr)>, lossy: Vec<(Ipv4Addr, Ipv4Addr, u32)>) -> Result<(), Error> {
+    /// Spoils links between addresses, both ways and connections that are open included: these are cut, and these lose
+    /// packets or are slow. All others are as they should be.
+    pub fn spoil(&self, cut: Vec<(Ipv4Addr, Ipv4Addr)>, bad: Vec<(Ipv4Addr, Ipv4Addr, Bad)>) -> Result<(), Error> {
         let act = move || {
             let mut filter = Filter::open()?;
             filter.cut(&cut)?;
-            filter.lose(&lossy)
+            filter.worsen(&bad)
         };
         namespace::inside(&self.router(), act).map_err(|source| self.failed("spoil a link of", source))
     }

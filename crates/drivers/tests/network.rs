@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drivers::network::{Flow, Network, Seat, namespace, probe};
+use drivers::network::{Bad, Flow, Network, Seat, namespace, probe};
 
 const WEB: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 100);
 const DATABASE: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 60);
@@ -147,11 +147,45 @@ fn a_cut_link_carries_nothing_and_a_healed_one_goes_on() {
     server.read_exact(&mut [0]).unwrap();
 }
 
+/// Bytes that come in so many seconds through a connection that is written to as fast as it takes them.
+fn comes_through(bed: &Bed, seconds: u64) -> usize {
+    let database = bed.listen("postgres.main", (DATABASE, 5432));
+    let mut client = bed.try_from("service.web", (DATABASE, 5432)).unwrap();
+    let (mut server, _) = database.accept().unwrap();
+    let until = Instant::now() + Duration::from_secs(seconds);
+    client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let writing = std::thread::spawn(move || {
+        while Instant::now() < until {
+            // What the link holds up is tried again.
+            let _ = client.write(&[7; 64 << 10]);
+        }
+    });
+    let (mut come, mut buffer) = (0, vec![0; 64 << 10]);
+    while Instant::now() < until {
+        come += server.read(&mut buffer).unwrap_or(0);
+    }
+    writing.join().unwrap();
+    come
+}
+
+#[test]
+fn a_slow_link_lets_so_much_pass_in_a_second_and_a_healed_one_more() {
+    let Some(bed) = Bed::new() else { return };
+    bed.network.spoil(Vec::new(), vec![(WEB, DATABASE, Bad::Slow(256))]).unwrap();
+    let slow = comes_through(&bed, 3);
+    bed.network.spoil(Vec::new(), Vec::new()).unwrap();
+    let whole = comes_through(&bed, 1);
+    // What was saved up before the first second comes on top.
+    assert!((64 << 10..=(3 * 256 + 64) << 10).contains(&slow), "{slow} bytes in three seconds of 256 KiB");
+    assert!(whole > 20 * slow, "{whole} bytes in a second of a whole link, {slow} in three of a slow one");
+}
+
 #[test]
 fn a_lossy_link_loses_all_of_a_hundred_and_none_of_it_later() {
     let Some(bed) = Bed::new() else { return };
     let _database = bed.listen("postgres.main", (DATABASE, 5432));
-    bed.network.spoil(Vec::new(), vec![(WEB, DATABASE, 100)]).unwrap();
+    bed.network.spoil(Vec::new(), vec![(WEB, DATABASE, Bad::Loses(100))]).unwrap();
     assert_eq!(bed.try_from("service.web", (DATABASE, 5432)).unwrap_err(), ErrorKind::TimedOut);
     bed.network.spoil(Vec::new(), Vec::new()).unwrap();
     bed.try_from("service.web", (DATABASE, 5432)).unwrap();

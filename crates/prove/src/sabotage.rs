@@ -140,7 +140,7 @@ impl Sabotage {
         for (one, other) in &self.spoil.cut {
             let site = lab.site(stamp).await?;
             let api::supervisor::StampRef { system, stamp } = site.of();
-            let cut = LinkRequest { system, stamp, one: one.clone(), other: other.clone(), loses: 100 };
+            let cut = LinkRequest { system, stamp, one: one.clone(), other: other.clone(), loses: 100, kib_s: 0 };
             let _: NetworkStatus = site.supervisor.post("/network", &cut).await?;
         }
         if let Some(workload) = &self.spoil.forward {

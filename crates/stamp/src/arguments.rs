@@ -330,6 +330,15 @@ pub enum NetworkVerb {
         /// Of a hundred packets so many, such as 20%
         share: Option<String>,
     },
+    /// Let so much pass a link in a second and drop the rest, each way; there is no delay
+    Slow {
+        one: String,
+        /// Not given for a declared link
+        #[arg(value_name = "OTHER")]
+        rest: String,
+        /// A size for each second, such as 256KiB
+        rate: Option<String>,
+    },
     /// Heal a link
     Heal { one: String, other: Option<String> },
 }

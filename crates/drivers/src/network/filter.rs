@@ -4,7 +4,7 @@
 //! ```text
 //! chain forward {                                     # policy drop
 //!     ip saddr . ip daddr @cut drop                   # a link that was cut on purpose; each counted
-//!     jump loss                                       # links that lose on purpose
+//!     jump loss                                       # links that lose or are slow on purpose
 //!     ct state established,related accept
 //!     ip saddr . ip daddr . tcp dport @flows accept   # what is declared, each counted
 //!     update @refused { ip saddr . ip daddr . tcp dport counter }
@@ -44,6 +44,18 @@ const TCP: u8 = 6;
 const ICMP: u8 = 1;
 /// So many refused pairs are told apart; more are refused all the same.
 const REFUSED_KEPT: u32 = 4096;
+
+/// What a segment that the sender's kernel has not cut up yet may have, bytes.
+const LONGEST_PACKET: u64 = 64 << 10;
+
+/// How a link is spoilt that is not cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// So many of a hundred packets.
+    Loses(u32),
+    /// So many KiB a second pass each way, and what comes beyond is dropped.
+    Slow(u32),
+}
 
 /// Who may open connections to whom, at which TCP port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -160,19 +172,18 @@ impl Filter {
         self.batch(vec![head.nest(4, |m| Expressions(m).verdict(ACCEPT).0)])
     }
 
-    /// Makes these pairs, each both ways, lose so many of a hundred packets, and no others.
-    pub fn lose(&mut self, pairs: &[(Ipv4Addr, Ipv4Addr, u32)]) -> io::Result<()> {
+    /// Makes these pairs, each both ways, as bad as they say, and no others.
+    pub fn worsen(&mut self, pairs: &[(Ipv4Addr, Ipv4Addr, Bad)]) -> io::Result<()> {
         let mut all = vec![message(DELRULE, 0).text(1, TABLE).text(2, "loss")];
-        for (one, other, of_hundred) in pairs {
+        for (one, other, bad) in pairs {
             for (from, to) in [(one, other), (other, one)] {
                 all.push(rule("loss", |e| {
-                    e.network(12, REG)
-                        .equals(0, &from.octets())
-                        .network(16, REG)
-                        .equals(0, &to.octets())
-                        .of_hundred_below(*of_hundred)
-                        .counter()
-                        .verdict(DROP)
+                    let e = e.network(12, REG).equals(0, &from.octets()).network(16, REG).equals(0, &to.octets());
+                    let e = match *bad {
+                        Bad::Loses(of_hundred) => e.of_hundred_below(of_hundred),
+                        Bad::Slow(kib_s) => e.over(u64::from(kib_s) << 10),
+                    };
+                    e.counter().verdict(DROP)
                 }));
             }
         }
@@ -301,6 +312,14 @@ impl Expressions {
         self.add("numgen", |m| m.big(1, REG).big(2, 100).big(3, 1))
             .add("byteorder", |m| m.big(1, REG).big(2, REG).big(3, 1).big(4, 4).big(5, 4))
             .equals(2, &limit.to_be_bytes())
+    }
+
+    /// More than so many bytes a second have come, and what was saved up is spent.
+    fn over(self, bytes_s: u64) -> Self {
+        // What is sent at once through a veth pair is up to 64 KiB long: with less saved up none of it would ever pass.
+        let saved = (bytes_s / 4).clamp(LONGEST_PACKET, u64::from(u32::MAX)) as u32;
+        // Type 1 is bytes, flag 1 is `over`; see include/uapi/linux/netfilter/nf_tables.h.
+        self.add("limit", |m| m.big_long(1, bytes_s).big_long(2, 1).big(3, saved).big(4, 1).big(5, 1))
     }
 
     fn counter(self) -> Self {

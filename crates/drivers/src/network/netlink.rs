@@ -59,6 +59,12 @@ impl Message {
         self.bytes(kind, &number.to_be_bytes())
     }
 
+    /// A long number as the network writes it.
+    #[must_use]
+    pub fn big_long(self, kind: u16, number: u64) -> Self {
+        self.bytes(kind, &number.to_be_bytes())
+    }
+
     /// A number as this machine writes it (routes and links).
     #[must_use]
     pub fn own(self, kind: u16, number: u32) -> Self {

@@ -94,7 +94,7 @@ pub async fn reserved_subnet(lab: &Lab, on: &str, c: &Call) -> Seen {
 
 async fn link(site: &Site, one: &str, other: &str, loses: u32) -> Result<(), Miss> {
     let StampRef { system, stamp } = site.of();
-    let ask = LinkRequest { system, stamp, one: one.into(), other: other.into(), loses };
+    let ask = LinkRequest { system, stamp, one: one.into(), other: other.into(), loses, kib_s: 0 };
     site.supervisor.post::<_, NetworkStatus>("/network", &ask).await.map(drop).map_err(Miss::from)
 }
 

@@ -306,7 +306,7 @@ pub async fn deny_is_felt(lab: &Lab, on: &str, c: &Call) -> Seen {
     must!(tries(&from, to).await?.is_ok(), "{service} does not reach {database} before");
     let link = async |loses: u32| {
         let StampRef { system, stamp } = site.of();
-        let ask = LinkRequest { system, stamp, one: service.into(), other: database.into(), loses };
+        let ask = LinkRequest { system, stamp, one: service.into(), other: database.into(), loses, kib_s: 0 };
         Ok::<NetworkStatus, Miss>(site.supervisor.post("/network", &ask).await?)
     };
     link(100).await?;

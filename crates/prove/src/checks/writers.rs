@@ -161,7 +161,7 @@ pub async fn parted(lab: &Lab, on: &str, c: &Call) -> Seen {
     let link = async |loses: u32| {
         for (other, _) in all.iter().filter(|(other, _)| other != victim) {
             let api::supervisor::StampRef { system, stamp } = site.of();
-            let ask = LinkRequest { system, stamp, one: victim.clone(), other: other.clone(), loses };
+            let ask = LinkRequest { system, stamp, one: victim.clone(), other: other.clone(), loses, kib_s: 0 };
             let _: NetworkStatus = site.supervisor.post("/network", &ask).await?;
         }
         Ok::<(), Miss>(())

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::PoisonError};
 
 use api::supervisor::{LinkRequest, LinkState, NetworkFlow, NetworkStatus};
+use drivers::network::Bad;
 use model::plan;
 
 use super::{
@@ -27,25 +28,21 @@ const LINKS: &str = "network-links";
 impl Closed {
     /// Makes links as they are written down to be.
     fn spoil(&self, layout: &Layout, links: &[LinkState], crossings: &[Crossing]) -> Result<(), Error> {
-        let (mut cut, mut lossy) = (Vec::new(), Vec::new());
+        let (mut cut, mut bad) = (Vec::new(), Vec::new());
         for link in links {
-            for (one, other) in over_border(crossings, &link.one) {
+            let mut pairs = over_border(crossings, &link.one);
+            for one in self.ends(layout, &link.one) {
+                pairs.extend(self.ends(layout, &link.other).into_iter().map(|other| (one, other)));
+            }
+            for (one, other) in pairs {
                 match link.loses {
                     CUT.. => cut.push((one, other)),
-                    part => lossy.push((one, other, part)),
-                }
-            }
-            for one in self.ends(layout, &link.one) {
-                for other in self.ends(layout, &link.other) {
-                    if link.loses >= CUT {
-                        cut.push((one, other));
-                    } else {
-                        lossy.push((one, other, link.loses));
-                    }
+                    0 => bad.push((one, other, Bad::Slow(link.kib_s))),
+                    part => bad.push((one, other, Bad::Loses(part))),
                 }
             }
         }
-        self.network.spoil(cut, lossy).map_err(Error::Network)
+        self.network.spoil(cut, bad).map_err(Error::Network)
     }
 
     /// Every address of a resource, or of one workload of it.
@@ -116,10 +113,11 @@ pub fn link(ground: &Ground, row: &StampRow, ask: &LinkRequest) -> Result<Networ
     let mut all = links(&ground.journal, row)?;
     let same = |l: &LinkState| (l.one == ask.one && l.other == ask.other) || (l.one == ask.other && l.other == ask.one);
     all.retain(|l| !same(l));
-    if ask.loses > 0 {
-        all.push(LinkState { one: ask.one.clone(), other: ask.other.clone(), loses: ask.loses, dropped: 0 });
+    if ask.loses > 0 || ask.kib_s > 0 {
+        let LinkRequest { one, other, loses, kib_s, .. } = ask.clone();
+        all.push(LinkState { one, other, loses, kib_s, dropped: 0 });
     }
-    let step = format!("link {} {} loses {} %", ask.one, ask.other, ask.loses);
+    let step = format!("link {} {}: {}", ask.one, ask.other, in_words(ask.loses, ask.kib_s));
     let (system, stamp) = (&row.system, &row.stamp);
     ground.journal.step(system, stamp, &step, "begun", ground.clock.now_ms(), "")?;
     let text = serde_json::to_string(&all).map_err(|e| Error::Fault(e.to_string()))?;
@@ -134,10 +132,17 @@ pub fn spoilt(ground: &Ground, row: &StampRow, name: &str) -> Result<Option<Stri
     let name = format!("{DECLARED}{name}");
     let link = links(&ground.journal, row)?.into_iter().find(|link| link.one == name);
     let mend = format!("`stamp network {} --stamp {} heal {name}`", row.system, row.stamp);
-    Ok(link.map(|link| match link.loses {
-        CUT.. => format!("its link {name} is cut; {mend}"),
-        part => format!("its link {name} loses {part} % of its packets; {mend}"),
-    }))
+    Ok(link.map(|link| format!("its link {name} {}; {mend}", in_words(link.loses, link.kib_s))))
+}
+
+/// What is done to a link.
+fn in_words(loses: u32, kib_s: u32) -> String {
+    match (loses, kib_s) {
+        (CUT.., _) => "is cut".into(),
+        (0, 0) => "is whole".into(),
+        (0, rate) => format!("lets {rate} KiB a second pass"),
+        (part, _) => format!("loses {part} % of its packets"),
+    }
 }
 
 /// What of the network stands in a workload's way, and the mend: links that are spoilt, and, of one that is not ready, what
@@ -168,7 +173,7 @@ pub fn trouble(
         let mend = format!("`stamp network {} --stamp {} heal {} {}`", row.system, row.stamp, link.one, link.other);
         all.push(match link.loses {
             CUT => format!("its link to {other} is cut ({dropped} packets dropped); {mend}"),
-            part => format!("its link to {other} loses {part} % of its packets; {mend}"),
+            part => format!("its link to {other} {}; {mend}", in_words(part, link.kib_s)),
         });
     }
     if !ready {
