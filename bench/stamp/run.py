@@ -3,6 +3,7 @@
 
     bench/stamp/run.py                  cold and warm `up`, `down`, `destroy`, memory: five rounds
     bench/stamp/run.py --twenty         twenty stamps in one STAMP_HOME, all brought up at once
+    bench/stamp/run.py --five           each of the five systems alone, then all at once in one STAMP_HOME
     bench/stamp/run.py --clone          a new clone, an empty STAMP_HOME: build, `up`, the first page
 
 Each round has a STAMP_HOME of its own, made and removed here; only the engines are shared, by a link. Times are those of
@@ -17,6 +18,7 @@ import tempfile, time, urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SYSTEM = "time-tracker"
+FIVE = ["time-tracker", "donatello", "monozu", "meg-qms", "clinical-mdr"]
 STEP = re.compile(r"^\s+ok\s+(.+?), ([\d.]+) s")
 AIMS = {"cold up": 5.0, "warm up": 2.0, "PSS": 100.0, "clone": 12 * 60.0}
 MIB = 1024 * 1024
@@ -157,10 +159,10 @@ def memory(status):
     return own, others
 
 
-def idle(home, settle, stamp="dev"):
+def idle(home, settle, stamp="dev", system=SYSTEM):
     """The status after a rest, all of it ready."""
     time.sleep(settle)
-    status = home.run("status", SYSTEM, "--stamp", stamp, "--json")[0]
+    status = home.run("status", system, "--stamp", stamp, "--json")[0]
     if status["state"] != "ready":
         raise Failed(f"{stamp} is {status['state']}: {[r for r in status['resources'] if r['state'] != 'ready']}")
     return status
@@ -320,6 +322,58 @@ def twenty(options):
     return met, {"up": times, "all_up": all_up, "pss": own, "supervisor": supervisor, "others": rest, "failed": failed}
 
 
+def five(options):
+    """Each system's stamp `dev` in an empty STAMP_HOME of its own, then all of them in one, brought up at once."""
+    figures, left, failed = {}, 0, {}
+
+    def weigh(home, system):
+        status = idle(home, options.settle, system=system)
+        own, rest = memory(status)
+        return sum(a + b for a, b in own.values()), rest, sum(len(r["pids"]) for r in status["resources"])
+
+    def up(home, system):
+        answer, wall, _ = home.run("up", os.path.join(ROOT, "systems", system), "--json")
+        code = get(answer["urls"]["edge"] + "/health", answer["ca"])[0]
+        if code != 200:
+            raise Failed(f"{system} is up and /health is {code}")
+        return wall
+
+    before = load()
+    for system in FIVE:
+        try:
+            with Home(options.stamp, options.engines) as home:
+                seconds = up(home, system)
+                own, rest, processes = weigh(home, system)
+                supervisor = sum(map(pss, home.supervisors()))
+            left += home.left
+            figures[system] = {"up": seconds, "own": own + supervisor, "others": rest, "processes": processes}
+        except (Failed, OSError, ValueError) as error:
+            failed[system] = str(error)
+    with Home(options.stamp, options.engines) as home, concurrent.futures.ThreadPoolExecutor(len(FIVE)) as pool:
+        begun = time.monotonic()
+        for system, future in {s: pool.submit(up, home, s) for s in FIVE}.items():
+            try:
+                future.result()
+            except (Failed, OSError, ValueError) as error:
+                failed[f"{system}, with the others"] = str(error)
+        all_up = time.monotonic() - begun
+        time.sleep(options.settle)
+        weighed = [weigh(home, system) for system in FIVE] if not failed else []
+        total = sum(own + rest for own, rest, _ in weighed) + sum(map(pss, home.supervisors()))
+    left += home.left
+    print(f"\nthe five systems, stamp dev of each; {machine()}; {before} before, {load()} after")
+    print(f"{'':16} {'cold up':>9} {'own parts':>11} {'the rest':>11} {'processes':>10}")
+    for system, f in figures.items():
+        print(f"{system:16} {f['up']:7.1f} s {f['own']:7.0f} MiB {f['others']:7.0f} MiB {f['processes']:10}")
+    for system, why in failed.items():
+        print(f"FAILED {system}: {why.strip()}")
+    if not failed:
+        print(f"all five at once: up after {all_up:.1f} s, {total:.0f} MiB (PSS) in {sum(p for *_, p in weighed)} processes")
+    if left:
+        print(f"{left} processes were left after destroy")
+    return not failed and not left, {"alone": figures, "all_up": all_up, "all": total, "failed": failed}
+
+
 def clone(options):
     with Home(None, None) as home:
         os.rmdir(home.home)
@@ -350,6 +404,7 @@ def main():
     parse.add_argument("--stamps", type=int, default=20, help="how many with --twenty")
     parse.add_argument("--at-once", type=int, default=20, help="how many commands at once with --twenty")
     parse.add_argument("--first-alone", action="store_true", help="with --twenty: the first `up` ends before the others begin")
+    parse.add_argument("--five", action="store_true")
     parse.add_argument("--clone", action="store_true")
     parse.add_argument("--json", help="write the single figures here")
     options = parse.parse_args()
@@ -364,7 +419,7 @@ def main():
             sys.exit(f"SKIP: no engines in {options.engines}; ./stampw up brings one")
     signal.signal(signal.SIGTERM, ask_to_end)
     try:
-        met, figures = (clone if options.clone else twenty if options.twenty else rounds)(options)
+        met, figures = (clone if options.clone else five if options.five else twenty if options.twenty else rounds)(options)
     except Failed as error:
         sys.exit(f"FAILED: {error}")
     except KeyboardInterrupt:

@@ -316,8 +316,9 @@ impl Expressions {
 
     /// More than so many bytes a second have come, and what was saved up is spent.
     fn over(self, bytes_s: u64) -> Self {
-        // What is sent at once through a veth pair is up to 64 KiB long: with less saved up none of it would ever pass.
-        let saved = (bytes_s / 4).clamp(LONGEST_PACKET, u64::from(u32::MAX)) as u32;
+        // A second's worth is saved up in any case. What is sent at once through a veth pair is up to 64 KiB long: with less saved up
+        // none of it would ever pass.
+        let saved = LONGEST_PACKET.saturating_sub(bytes_s) as u32;
         // Type 1 is bytes, flag 1 is `over`; see include/uapi/linux/netfilter/nf_tables.h.
         self.add("limit", |m| m.big_long(1, bytes_s).big_long(2, 1).big(3, saved).big(4, 1).big(5, 1))
     }

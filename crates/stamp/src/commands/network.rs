@@ -20,7 +20,8 @@ pub async fn run(of: &Of, verb: Option<NetworkVerb>, json: bool) -> anyhow::Resu
         Some(NetworkVerb::Heal { one, other }) => Some((one, other, 0, 0)),
         Some(NetworkVerb::Slow { one, rest, rate }) => {
             let (other, rate) = last(rest, rate);
-            let kib_s = model::unit::bytes(&rate).ok().and_then(|size| u32::try_from(size.0 >> 10).ok()).filter(|n| *n > 0);
+            let kib_s =
+                model::unit::bytes(&rate).ok().and_then(|size| u32::try_from(size.0 >> 10).ok()).filter(|n| *n > 0);
             let kib_s = kib_s.ok_or_else(|| {
                 Failed::asked(format!("`{rate}` is no size for each second"), "write 1KiB to 4095GiB, such as 256KiB")
             })?;
