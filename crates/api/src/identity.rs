@@ -241,6 +241,13 @@ pub struct UserRequest {
     pub groups: Vec<String>,
 }
 
+/// `POST /admin/groups` on the control socket (supervisor only): puts a person in exactly these; answered by [`User`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UserGroups {
+    pub email: String,
+    pub groups: Vec<String>,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UserAnswer {
     pub id: String,

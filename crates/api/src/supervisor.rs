@@ -556,6 +556,16 @@ pub struct UserRequest {
     pub groups: Vec<String>,
 }
 
+/// `POST /user/groups`: puts a person in exactly these groups, which count from their next sign-in or token on; answered by
+/// [`crate::identity::User`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupsRequest {
+    pub system: String,
+    pub stamp: String,
+    pub email: String,
+    pub groups: Vec<String>,
+}
+
 /// `GET /version`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Version {

@@ -209,25 +209,34 @@ pub async fn groups(
     Path(id): Path<String>,
 ) -> Result<Response, Error> {
     let wanted = ticked(&app, &visit.form);
-    let group = app.settings.load().admin_group.clone();
-    let done = {
-        let (id, wanted) = (id.clone(), wanted.clone());
-        app.store
-            .run(move |db| {
-                let Some(person) = people::by_id(db, &id)? else { return Ok(Err(Refusal::Unknown)) };
-                let loses = person.active && person.groups.contains(&group) && !wanted.contains(&group);
-                if loses && !people::another_in(db, &group, &id)? {
-                    return Ok(Err(Refusal::LastAdministrator));
-                }
-                people::set_groups(db, &id, &wanted)?;
-                Ok(Ok(()))
-            })
-            .await?
-    };
-    let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Denied };
-    let detail = [("groups", wanted.into())];
-    app.record(&signed.person.id, "person.groups", &format!("people/{id}"), outcome, &detail).await?;
+    let done = set_groups(&app, &signed.person.id, &id, wanted).await?;
     after(&app, &visit, &id, done, "groups").await
+}
+
+/// Puts a person in exactly these groups, which exist; they count from the next sign-in or token on.
+pub async fn set_groups(
+    app: &App,
+    actor: &str,
+    id: &str,
+    wanted: Vec<String>,
+) -> Result<Result<(), Refusal>, Error> {
+    let group = app.settings.load().admin_group.clone();
+    let (person, asked) = (id.to_owned(), wanted.clone());
+    let done = app
+        .store
+        .run(move |db| {
+            let Some(found) = people::by_id(db, &person)? else { return Ok(Err(Refusal::Unknown)) };
+            let loses = found.active && found.groups.contains(&group) && !wanted.contains(&group);
+            if loses && !people::another_in(db, &group, &person)? {
+                return Ok(Err(Refusal::LastAdministrator));
+            }
+            people::set_groups(db, &person, &wanted)?;
+            Ok(Ok(()))
+        })
+        .await?;
+    let outcome = if done.is_ok() { Outcome::Ok } else { Outcome::Denied };
+    app.record(actor, "person.groups", &format!("people/{id}"), outcome, &[("groups", asked.into())]).await?;
+    Ok(done)
 }
 
 /// Back to the person's page, with what was done or why not.

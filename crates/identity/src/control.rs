@@ -2,7 +2,7 @@
 
 use api::{
     audit::Outcome,
-    identity::{User, UserAnswer, UserRequest},
+    identity::{User, UserAnswer, UserGroups, UserRequest},
 };
 use axum::{
     Json, Router,
@@ -31,6 +31,7 @@ pub fn router(app: App) -> Router {
         .route("/health", get(health))
         .route("/admin/users", get(users).post(add))
         .route("/admin/users/{email}/disable", post(disable))
+        .route("/admin/groups", post(groups))
         .route("/admin/rotate", post(rotate))
         .route("/admin/keys", get(keys))
         .fallback(|| async { answer::error(StatusCode::NOT_FOUND, "not_found", "There is nothing here.") })
@@ -57,9 +58,8 @@ async fn add(State(app): State<App>, body: Bytes) -> Result<Response, Error> {
     if let Some(fault) = administration::fault(&email, &name) {
         return Ok(answer::error(StatusCode::BAD_REQUEST, "bad_request", fault));
     }
-    let unknown = groups.iter().find(|group| !app.settings.load().groups.contains(*group)).cloned();
-    if let Some(group) = unknown {
-        return Ok(answer::error(StatusCode::BAD_REQUEST, "unknown_group", format!("There is no group `{group}`.")));
+    if let Some(refused) = unknown(&app, &groups) {
+        return Ok(refused);
     }
     let (link, hash) = administration::new_link(&app);
     let now = app.now();
@@ -94,6 +94,31 @@ async fn disable(State(app): State<App>, Path(email): Path<String>) -> Result<Re
     };
     match administration::set_active(&app, ACTOR, &person.id, false).await? {
         Ok(()) => Ok(Json(User::from(Person { active: false, ..person })).into_response()),
+        Err(refusal) => Ok(answer::error(StatusCode::CONFLICT, "refused", refusal.sentence())),
+    }
+}
+
+/// The refusal of a group that is not there.
+fn unknown(app: &App, groups: &[String]) -> Option<Response> {
+    let settings = app.settings.load();
+    let group = groups.iter().find(|group| !settings.groups.contains(*group))?;
+    let known = settings.groups.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let message = format!("There is no group `{group}`; there are {known}.");
+    Some(answer::error(StatusCode::BAD_REQUEST, "unknown_group", message))
+}
+
+async fn groups(State(app): State<App>, body: Bytes) -> Result<Response, Error> {
+    let Ok(UserGroups { email, groups }) = serde_json::from_slice(&body) else {
+        return Ok(answer::error(StatusCode::BAD_REQUEST, "bad_request", "The body is JSON with `email` and `groups`."));
+    };
+    if let Some(refused) = unknown(&app, &groups) {
+        return Ok(refused);
+    }
+    let Some(person) = app.store.run(move |db| people::by_email(db, &email)).await? else {
+        return Ok(answer::error(StatusCode::NOT_FOUND, "not_found", Refusal::Unknown.sentence()));
+    };
+    match administration::set_groups(&app, ACTOR, &person.id, groups.clone()).await? {
+        Ok(()) => Ok(Json(User::from(Person { groups, ..person })).into_response()),
         Err(refusal) => Ok(answer::error(StatusCode::CONFLICT, "refused", refusal.sentence())),
     }
 }

@@ -411,6 +411,15 @@ pub enum UserVerb {
         #[arg(long = "group")]
         groups: Vec<String>,
     },
+    /// Put a person in exactly these groups; they count from the next sign-in on
+    Groups {
+        #[command(flatten)]
+        of: Of,
+        email: String,
+        /// A group; may be given more than once. Without it the person is in none
+        #[arg(long = "group")]
+        groups: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]

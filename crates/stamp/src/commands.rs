@@ -96,6 +96,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Verb::User { verb: UserVerb::Add { of, email, name, groups } } => {
                 people::add(&of, email, name, groups, json).await
             }
+            Verb::User { verb: UserVerb::Groups { of, email, groups } } => {
+                people::groups(&of, email, groups, json).await
+            }
             Verb::Audit { verb: AuditVerb::Acts { system, stamp, lines } } => {
                 audit::acts(system.as_deref(), stamp.as_deref(), lines, json).await
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::job::{JobRequest, JobRun, JobStatus};
 use api::supervisor::{
     BackupOf, BuildRequest, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest,
-    RotateRequest, SecretRef, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest,
+    GroupsRequest, RotateRequest, SecretRef, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest,
     Version,
 };
 use axum::{
@@ -54,6 +54,7 @@ pub fn routes(ground: Arc<Ground>, acts: Acts) -> Router {
         .route("/build", post(build))
         .route("/secret/rotate", post(rotate_secret))
         .route("/user", post(add_user))
+        .route("/user/groups", post(set_groups))
         .route("/token", post(give_token))
         .route("/backup", post(back_up))
         .route("/backups", get(list_backups))
@@ -260,16 +261,27 @@ async fn rotate_secret(State(ground): Shared, Json(request): Json<RotateRequest>
     Ok(Json(rotate::rotate(&ground, &row, &request).await?).into_response())
 }
 
-async fn add_user(State(ground): Shared, Json(request): Json<UserRequest>) -> Result<Response, Refusal> {
-    let row = row(&ground, &request.system, &request.stamp)?;
+/// The stamp's own directory.
+fn directory(ground: &Ground, system: &str, stamp: &str) -> Result<(Layout, ResourceId), Error> {
+    let row = row(ground, system, stamp)?;
     let system = reconcile::resolve(&row.manifest, &row.stamp)?;
     let layout = Layout::read(&ground.home, &ground.journal, &ground.machine, &row)?;
-    let identity = system.resources.keys().find(|id| id.kind == Kind::Identity).ok_or_else(|| Error::Asked {
+    let identity = system.resources.into_keys().find(|id| id.kind == Kind::Identity).ok_or_else(|| Error::Asked {
         what: format!("{} has no identity of its own", system.name),
-        hint: Some("people are added where its outside issuer keeps them".into()),
+        hint: Some("its people are where its outside issuer keeps them".into()),
     })?;
+    Ok((layout, identity))
+}
+
+async fn add_user(State(ground): Shared, Json(request): Json<UserRequest>) -> Result<Response, Refusal> {
+    let (layout, identity) = directory(&ground, &request.system, &request.stamp)?;
     let invite = api::identity::UserRequest { email: request.email, name: request.name, groups: request.groups };
-    Ok(Json(people::invite(&layout, identity, &invite).await?).into_response())
+    Ok(Json(people::invite(&layout, &identity, &invite).await?).into_response())
+}
+
+async fn set_groups(State(ground): Shared, Json(request): Json<GroupsRequest>) -> Result<Response, Refusal> {
+    let (layout, identity) = directory(&ground, &request.system, &request.stamp)?;
+    Ok(Json(people::set_groups(&layout, &identity, &request.email, request.groups).await?).into_response())
 }
 
 /// The token goes over this socket only, whose owner holds the keys it is made from.

@@ -2,7 +2,7 @@
 
 use api::{
     client::Client,
-    identity::{User, UserAnswer, UserRequest},
+    identity::{User, UserAnswer, UserGroups, UserRequest},
 };
 use model::{Kind, ResourceId};
 
@@ -21,6 +21,22 @@ pub async fn invite(layout: &Layout, identity: &ResourceId, request: &UserReques
             what: format!("invite {}", request.email),
             source: Box::new(source),
         }
+    })
+}
+
+/// Puts a person in exactly `groups`.
+pub async fn set_groups(
+    layout: &Layout,
+    identity: &ResourceId,
+    email: &str,
+    groups: Vec<String>,
+) -> Result<User, Error> {
+    let wanted = UserGroups { email: email.to_owned(), groups };
+    let answer = Client::unix(layout.control(&identity.to_string())).post("/admin/groups", &wanted).await;
+    answer.map_err(|source| Error::Role {
+        resource: identity.to_string(),
+        what: format!("change the groups of {email}"),
+        source: Box::new(source),
     })
 }
 

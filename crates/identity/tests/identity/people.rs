@@ -1,6 +1,6 @@
 //! People, as administrators and the supervisor see them.
 
-use api::identity::{User, UserRequest};
+use api::identity::{User, UserGroups, UserRequest};
 
 use crate::world::{PASSWORD, World};
 
@@ -24,6 +24,18 @@ async fn the_supervisor_makes_the_first_administrator_by_the_control_socket() {
         let refused = world.control.post::<_, serde_json::Value>("/admin/users", &request).await.unwrap_err();
         assert_eq!(refused.status(), Some(400));
     }
+    let moved = |email: &str, groups: &[&str]| {
+        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+        world.control.post::<_, User>("/admin/groups", &UserGroups { email: email.into(), groups })
+    };
+    let refused = moved("ada@example.org", &["staff"]).await.unwrap_err();
+    assert_eq!(refused.status(), Some(409), "the last administrator stays one");
+    let only = moved("ada@example.org", &["administrators"]).await.unwrap();
+    assert_eq!(only.groups, ["administrators"]);
+    assert_eq!(world.control.get::<Vec<User>>("/admin/users").await.unwrap(), [only]);
+    assert_eq!(moved("ada@example.org", &["nobody"]).await.unwrap_err().status(), Some(400));
+    assert_eq!(moved("nobody@example.org", &["staff"]).await.unwrap_err().status(), Some(404));
+
     let gone = world.control.post::<_, User>("/admin/users/nobody@example.org/disable", &()).await.unwrap_err();
     assert_eq!(gone.status(), Some(404));
     let last = world.control.post::<_, User>("/admin/users/ada@example.org/disable", &()).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! `stamp secret set`, `stamp secret show`, `stamp secret rotate` and `stamp user add`.
+//! `stamp secret set`, `stamp secret show`, `stamp secret rotate`, `stamp user add` and `stamp user groups`.
 
 use std::{
     io::{IsTerminal as _, Read as _},
@@ -8,8 +8,8 @@ use std::{
 use anyhow::Context as _;
 use api::{
     Secret,
-    identity::UserAnswer,
-    supervisor::{RotateRequest, Rotated, SecretRef, UserRequest},
+    identity::{User, UserAnswer},
+    supervisor::{GroupsRequest, RotateRequest, Rotated, SecretRef, UserRequest},
 };
 
 use crate::{arguments::Of, connect, failure::Failed, screen, target};
@@ -104,5 +104,21 @@ pub async fn add(
         screen::talk("The link sets the password; it works once, within 24 hours:");
         screen::data(&link);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn groups(of: &Of, email: String, groups: Vec<String>, json: bool) -> anyhow::Result<ExitCode> {
+    let system = target::name(&of.system)?;
+    let client = connect::supervisor(&connect::home()?).await?;
+    let request = GroupsRequest { system, stamp: of.stamp.clone(), email, groups };
+    let body = serde_json::to_vec(&request)?;
+    let answer = client.send("POST", "/user/groups", Some(("application/json", body.into()))).await?;
+    let user: User = connect::answer(&client, answer)?;
+    if json {
+        screen::data(&serde_json::to_string(&user)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let groups = if user.groups.is_empty() { "no group".to_owned() } else { user.groups.join(", ") };
+    screen::talk(&format!("{} {} is in {groups}, from the next sign-in on", screen::green("✓"), user.email));
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use api::supervisor::GroupsRequest;
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -54,6 +55,9 @@ pub(super) struct Act {
     listen: Option<String>,
     /// Somebody of `people` who must not get in.
     turned_away: Option<String>,
+    /// Somebody of `people` is in exactly these groups from now on, and signs in anew, wherever that leads.
+    #[serde(default)]
+    regroup: BTreeMap<String, Vec<String>>,
 }
 
 impl Act {
@@ -62,7 +66,7 @@ impl Act {
         words.iter().any(|word| word.is_some())
             || self.write.is_some()
             || self.turned_away.is_some()
-            || !(self.restart.is_empty() && self.recreate.is_empty())
+            || !(self.restart.is_empty() && self.recreate.is_empty() && self.regroup.is_empty())
     }
 
     pub fn fault(&self) -> Option<&'static str> {
@@ -145,6 +149,15 @@ impl Teller<'_> {
         }
         if !act.recreate.is_empty() {
             self.recreate(&act.recreate).await?;
+        }
+        for (name, groups) in &act.regroup {
+            let email = self.who(name).await?.email.clone();
+            let api::supervisor::StampRef { system, stamp } = self.site.of();
+            let ask = GroupsRequest { system, stamp, email, groups: groups.clone() };
+            let user: api::identity::User = self.site.supervisor.post("/user/groups", &ask).await?;
+            must!(user.groups == *groups, "{name} is in {:?}, not in {groups:?}", user.groups);
+            self.who(name).await?.sign_in_anew().await?;
+            self.seen.push(format!("{name} is in {groups:?} and has signed in anew"));
         }
         if let Some(name) = &act.turned_away {
             let Some(person) = self.story.people.get(name) else { miss!("nobody of `people` is called {name}") };
