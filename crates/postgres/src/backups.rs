@@ -56,7 +56,6 @@ pub(crate) struct Backups {
     pgdata: PathBuf,
     socket_dir: PathBuf,
     port: u16,
-    password: Secret,
     state: Mutex<State>,
     /// Counts archived files, for those who wait for one.
     archived: watch::Sender<u64>,
@@ -76,7 +75,7 @@ struct State {
 }
 
 impl Backups {
-    pub fn open(checked: &Checked, key: &Secret, password: &Secret, clock: Clock) -> Result<Option<Arc<Self>>, Error> {
+    pub fn open(checked: &Checked, key: &Secret, clock: Clock) -> Result<Option<Arc<Self>>, Error> {
         let Some(config) = checked.config.backup.clone() else { return Ok(None) };
         let repository = Repository::open(&config.repository, key)?;
         let segments = repository.segments().unwrap_or_default();
@@ -98,7 +97,6 @@ impl Backups {
             pgdata: checked.pgdata.clone(),
             socket_dir: checked.config.socket_dir.clone(),
             port: checked.config.port,
-            password: password.clone(),
             state: Mutex::new(state),
             archived: watch::Sender::new(0),
             archiving: tokio::sync::Mutex::default(),
@@ -247,13 +245,13 @@ impl Backups {
         let own = self.clone();
         let place = format!("base/{name}");
         let head = Head { place, stored_ms: begun_ms, written_ms: begun_ms };
-        let label = name.clone();
+        let (label, password) = (name.clone(), admin.password());
         let (stored_bytes, contents) = blocking(move || {
             let asked = tools::BaseBackup {
                 bin: &own.bin,
                 socket_dir: &own.socket_dir,
                 port: own.port,
-                password: &own.password,
+                password: &password,
                 label: &label,
             };
             base::take(&own.repository, &asked, &head, &bytes)
@@ -309,9 +307,9 @@ impl Backups {
     }
 
     /// Has every table and index read.
-    pub async fn check(self: &Arc<Self>) -> Result<String, Error> {
-        let own = self.clone();
-        blocking(move || tools::check(&own.bin, &own.socket_dir, own.port, &own.password)).await
+    pub async fn check(self: &Arc<Self>, admin: &Admin) -> Result<String, Error> {
+        let (own, password) = (self.clone(), admin.password());
+        blocking(move || tools::check(&own.bin, &own.socket_dir, own.port, &password)).await
     }
 
     /// What a person asked for.

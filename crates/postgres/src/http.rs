@@ -192,7 +192,10 @@ async fn back_up(State(keeper): State<Arc<Keeper>>, Json(request): Json<BackupRe
 }
 
 async fn check(State(keeper): State<Arc<Keeper>>) -> Response {
-    let checked = async { keeper.served_backups()?.0.check().await };
+    let checked = async {
+        let (backups, admin) = keeper.served_backups()?;
+        backups.check(admin).await
+    };
     match checked.await {
         Ok(words) => Json(words).into_response(),
         Err(error) => refusal(&error),

@@ -30,7 +30,7 @@ pub async fn run(config: PostgresConfig, mut context: Context) -> Result<(), Err
         None => None,
     };
     let backups = match &checked.config.backup {
-        Some(_) => Backups::open(&checked, &take(secret::BACKUP_KEY)?, &password, context.clock.clone())?,
+        Some(_) => Backups::open(&checked, &take(secret::BACKUP_KEY)?, context.clock.clone())?,
         None => None,
     };
     let copied = backups.clone();

@@ -280,6 +280,17 @@ async fn what_is_stored_shows_nothing_of_the_rows_and_opens_under_its_own_key_on
 }
 
 #[tokio::test]
+async fn with_another_password_of_the_administrator_backups_go_on() -> anyhow::Result<()> {
+    let Some((bed, client)) = kept().await? else { return Ok(()) };
+    write(&client, 0..3).await?;
+    let body = api::postgres::AdminPassword { password: Secret::random() }.encode();
+    let _: serde_json::Value = bed.control().send_secret("PUT", "/admin-password", &body).await?;
+    bed.back_up().await?;
+    let _: String = bed.control().post("/check", &()).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_archive_that_cannot_be_written_is_told_of_and_the_server_goes_on() -> anyhow::Result<()> {
     let Some((bed, client)) = kept().await? else { return Ok(()) };
     bed.back_up().await?;
