@@ -214,12 +214,7 @@ pub async fn groups(
 }
 
 /// Puts a person in exactly these groups, which exist; they count from the next sign-in or token on.
-pub async fn set_groups(
-    app: &App,
-    actor: &str,
-    id: &str,
-    wanted: Vec<String>,
-) -> Result<Result<(), Refusal>, Error> {
+pub async fn set_groups(app: &App, actor: &str, id: &str, wanted: Vec<String>) -> Result<Result<(), Refusal>, Error> {
     let group = app.settings.load().admin_group.clone();
     let (person, asked) = (id.to_owned(), wanted.clone());
     let done = app

@@ -109,7 +109,11 @@ fn unknown(app: &App, groups: &[String]) -> Option<Response> {
 
 async fn groups(State(app): State<App>, body: Bytes) -> Result<Response, Error> {
     let Ok(UserGroups { email, groups }) = serde_json::from_slice(&body) else {
-        return Ok(answer::error(StatusCode::BAD_REQUEST, "bad_request", "The body is JSON with `email` and `groups`."));
+        return Ok(answer::error(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "The body is JSON with `email` and `groups`.",
+        ));
     };
     if let Some(refused) = unknown(&app, &groups) {
         return Ok(refused);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use api::job::{JobRequest, JobRun, JobStatus};
 use api::supervisor::{
-    BackupOf, BuildRequest, Event, ExecRequest, Failure, FromCopy, LeadRequest, LinkRequest, RestoreRequest,
-    GroupsRequest, RotateRequest, SecretRef, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest, UserRequest,
-    Version,
+    BackupOf, BuildRequest, Event, ExecRequest, Failure, FromCopy, GroupsRequest, LeadRequest, LinkRequest,
+    RestoreRequest, RotateRequest, SecretRef, SecretRequest, StampLine, StampRef, SwapRequest, TokenRequest, UpRequest,
+    UserRequest, Version,
 };
 use axum::{
     Json, Router,
