@@ -35,6 +35,11 @@ const TURN: Duration = Duration::from_millis(10);
 /// An orderly end writes what is in memory to the disk; after this it is killed.
 const STEP_DOWN: Duration = Duration::from_secs(60);
 const KILL: Duration = Duration::from_secs(10);
+/// A server whose processes are gone and whose keeper does not say that it ended in order has died, and nobody will say so later: its
+/// keeper may have died in the middle. On a busy machine the keeper takes a moment to say it.
+const DIED: Duration = Duration::from_secs(3);
+/// Between two looks at all processes.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How a member stands, as its keeper says; None: it does not answer.
 pub async fn pulse(layout: &Layout, workload: &str) -> Option<Pulse> {
@@ -171,6 +176,9 @@ struct Carrier<'a> {
     postgres: Postgres,
     begun: Instant,
     killed: bool,
+    /// When the old server's processes were looked for last, and since when there are none.
+    looked: Option<Instant>,
+    gone: Option<Instant>,
     others_told: bool,
     new: Pulse,
 }
@@ -196,6 +204,8 @@ async fn carry(
         postgres,
         begun: Instant::now(),
         killed: false,
+        looked: None,
+        gone: None,
         others_told: false,
         new: Pulse::default(),
     };
@@ -317,7 +327,8 @@ impl Carrier<'_> {
                 seen.old_is_fenced = self.killed;
                 if saga.planned && !self.killed {
                     let old = pulse(&self.layout, &saga.from).await;
-                    if old.as_ref().is_some_and(|p| p.part == Part::Primary) {
+                    let serves = old.as_ref().is_some_and(|p| p.part == Part::Primary);
+                    if serves {
                         saga.last_served_ms = self.ground.clock.now_ms();
                     }
                     let stepped_down = old.is_some_and(|p| p.part != Part::Primary && p.term >= saga.term);
@@ -325,7 +336,9 @@ impl Carrier<'_> {
                     let signal = self.layout.place(&saga.from).join("data/pgdata/standby.signal");
                     let signal = crate::storage::inside(&self.layout, &saga.from, &signal);
                     seen.old_is_fenced = stepped_down && signal.exists();
-                    seen.old_is_late = self.begun.elapsed() > STEP_DOWN || self.shim_is_gone(&saga.from);
+                    seen.old_is_late = self.begun.elapsed() > STEP_DOWN
+                        || self.shim_is_gone(&saga.from)
+                        || (!serves && !seen.old_is_fenced && self.server_died(&saga.from).await);
                 }
             }
             Step::Promote | Step::Rejoin => {
@@ -344,6 +357,23 @@ impl Carrier<'_> {
 
     fn shim_is_gone(&self, workload: &str) -> bool {
         shims::ask(&self.layout.shim_socket(workload), &api::shim::Ask::Status).is_none()
+    }
+
+    /// Whether no process of the server has been there for a while. One that ends in order is there until it has written all.
+    async fn server_died(&mut self, workload: &str) -> bool {
+        if self.looked.is_none_or(|looked| looked.elapsed() > LOOK) {
+            let (driver, mark) = (self.ground.driver.clone(), self.layout.mark(workload));
+            let user = self.layout.user(workload);
+            let serves = |pid: &u32| {
+                std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "postgres")
+            };
+            let there = blocking(move || Ok(driver.processes(&mark, user).iter().any(serves))).await;
+            // What could not be looked at is taken to be there.
+            let gone = matches!(there, Ok(false));
+            self.looked = Some(Instant::now());
+            self.gone = gone.then(|| self.gone.unwrap_or_else(Instant::now));
+        }
+        self.gone.is_some_and(|since| since.elapsed() > DIED)
     }
 
     async fn ask_to_read(&self, workload: &str) {

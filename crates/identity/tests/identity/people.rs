@@ -24,9 +24,10 @@ async fn the_supervisor_makes_the_first_administrator_by_the_control_socket() {
         let refused = world.control.post::<_, serde_json::Value>("/admin/users", &request).await.unwrap_err();
         assert_eq!(refused.status(), Some(400));
     }
-    let moved = |email: &str, groups: &[&str]| {
+    let moved = async |email: &str, groups: &[&str]| {
         let groups = groups.iter().map(|g| (*g).to_owned()).collect();
-        world.control.post::<_, User>("/admin/groups", &UserGroups { email: email.into(), groups })
+        let wanted = UserGroups { email: email.into(), groups };
+        world.control.post::<_, User>("/admin/groups", &wanted).await
     };
     let refused = moved("ada@example.org", &["staff"]).await.unwrap_err();
     assert_eq!(refused.status(), Some(409), "the last administrator stays one");

@@ -8,6 +8,7 @@ mod kills;
 use std::{
     fs,
     path::PathBuf,
+    process::Stdio,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -344,19 +345,42 @@ fn a_paused_primary_is_fenced_before_another_leads_and_a_switchover_loses_nothin
 }
 
 #[test]
-fn a_supervisor_that_is_killed_in_a_failover_goes_on_at_its_next_start() {
+fn a_primary_that_dies_while_it_steps_down_costs_seconds() {
     let Some(stage) = pair(As::Caller) else { return };
     let first = synchronous(&stage);
     let (door, ledger) = begin(&stage);
-    let supervisor = stage.supervisor().unwrap();
-    signal(&processes(&stage, &first), Signal::KILL);
-    // Somewhere in the change: the first word of it is on the disk.
+    let pids = processes(&stage, &first);
+    let mut switchover = stage.command(&["switchover", "pair"]).stdout(Stdio::null()).spawn().unwrap();
+    written_down(&stage);
+    // Keeper and server; the shim starts another keeper, whose server has not ended in order.
+    signal(&pids[1..], Signal::KILL);
+    ledger.more(100);
+    assert!(ledger.longest_gap() < Duration::from_secs(20), "{:?} without a write", ledger.longest_gap());
+    // Whether it was done or refused: it ends.
+    let _ = switchover.wait().unwrap();
+    synchronous(&stage);
+    let (acknowledged, lost) = ledger.end(&door);
+    assert_eq!(lost, Vec::<i64>::new(), "of {acknowledged} acknowledged writes these are gone");
+}
+
+/// Waits until a change of who leads is under way: its first word is on the disk.
+fn written_down(stage: &Stage) {
     wait_until("a change is written down", Duration::from_secs(10), || {
         let journal = rusqlite::Connection::open(stage.home().join("journal.db")).map_err(|e| e.to_string())?;
         let begun = "SELECT count(*) FROM steps WHERE step LIKE 'failover %'";
         let steps: u32 = journal.query_row(begun, [], |row| row.get(0)).map_err(|e| e.to_string())?;
         if steps > 0 { Ok(()) } else { Err("no step yet".into()) }
     });
+}
+
+#[test]
+fn a_supervisor_that_is_killed_in_a_failover_goes_on_at_its_next_start() {
+    let Some(stage) = pair(As::Caller) else { return };
+    let first = synchronous(&stage);
+    let (door, ledger) = begin(&stage);
+    let supervisor = stage.supervisor().unwrap();
+    signal(&processes(&stage, &first), Signal::KILL);
+    written_down(&stage);
     signal(&[supervisor], Signal::KILL);
     // Any command starts another.
     let second = synchronous(&stage);
