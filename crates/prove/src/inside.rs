@@ -72,9 +72,11 @@ pub enum Saw {
     Environment(BTreeMap<String, Option<Value>>),
     /// Rows of each statement, as text.
     Sql(Vec<Vec<Vec<String>>>),
-    /// How many came through, how many were at work at the same moment, and what refused the next (None: nothing).
+    /// How many came through, how many others of the same role were there, how many were at work at the same moment, and what
+    /// refused the next (None: nothing).
     Connections {
         open: usize,
+        others: usize,
         clients: usize,
         refused: Option<String>,
     },
@@ -240,6 +242,9 @@ async fn connections(text: &str, most: usize) -> Result<Saw, Miss> {
     }
     let Some(last) = open.pop() else { return Err(Miss::Failed(refused.unwrap_or_default())) };
     tokio::time::sleep(HELD).await;
+    let own = "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user";
+    let all = sql::rows(&last, own).await?.first().and_then(|r| r.first()?.parse::<usize>().ok()).unwrap_or_default();
+    let others = all.saturating_sub(open.len() + 1);
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state = 'active' \
                AND query LIKE 'SELECT count(*) FROM (SELECT md5%'";
     let busy = async {
@@ -259,7 +264,7 @@ async fn connections(text: &str, most: usize) -> Result<Saw, Miss> {
     let (busy, answered) = tokio::join!(busy, work.join_all());
     let clients = busy?;
     let open = answered.into_iter().filter(|good| *good).count() + 1;
-    Ok(Saw::Connections { open, clients, refused })
+    Ok(Saw::Connections { open, others, clients, refused })
 }
 
 /// `text` with each `$NAME` replaced by that variable, and `$HMAC_SHA256(NAME, TEXT)` at its end by the code of TEXT.

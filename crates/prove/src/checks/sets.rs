@@ -14,6 +14,8 @@ use crate::{Lab, Miss, Seen, Site, claim::Call, miss, must, sabotage, site::unti
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 const LONG: Duration = Duration::from_secs(60);
+/// The supervisor looks at its jobs several times in this.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 fn share(site: &Site, name: &str) -> Result<PathBuf, Miss> {
     let place = site.places.get(name);
@@ -171,6 +173,10 @@ pub async fn scheduled(lab: &Lab, on: &str, c: &Call) -> Seen {
     let jobs: Vec<JobStatus> = site.supervisor.get(&path).await?;
     let ran = jobs.iter().flat_map(|j| &j.runs).map(|run| run.started_ms).max().unwrap_or_default();
     let now = ran.max(jiff::Timestamp::now().as_millisecond());
+    if ran == 0 {
+        // A schedule counts from the supervisor's first look at it, which nothing tells of.
+        tokio::time::sleep(FIRST_LOOK).await;
+    }
     let looked = async {
         let (mut told, mut known) = (Vec::new(), folder.as_deref().map_or(0, |f| sets(f).len()));
         for night in 1..=nights {
