@@ -149,6 +149,8 @@ struct Teller<'a> {
     story: &'a Story,
     done: act::Done,
     signed_in: BTreeMap<String, Browser>,
+    /// Who will try to sign in and must not.
+    invited: BTreeMap<String, Browser>,
     kept: BTreeMap<String, String>,
     seen: Vec<String>,
 }
@@ -178,8 +180,8 @@ async fn told(lab: &Lab, on: &str, name: &str, kept: &mut BTreeMap<String, Strin
     let site = lab.site(on).await?;
     let mut names = known(&site);
     names.append(kept);
-    let (signed_in, done) = (BTreeMap::new(), act::Done::default());
-    let mut teller = Teller { lab, on, site, story: &story, done, signed_in, kept: names, seen: Vec::new() };
+    let (signed_in, invited, done) = (BTreeMap::new(), BTreeMap::new(), act::Done::default());
+    let mut teller = Teller { lab, on, site, story: &story, done, signed_in, invited, kept: names, seen: Vec::new() };
     let told = teller.whole().await;
     let put_back = teller.all(&story.finally, "final step").await;
     // Whatever was seen: the next check finds the stamp as it was.
@@ -237,6 +239,12 @@ impl Teller<'_> {
             let email = self.enter("", &person).await?.email.clone();
             self.kept.insert("email".to_owned(), email);
         }
+        // Before anything is broken: that an invitation fails would say nothing of the sign-in.
+        for name in story.step.iter().filter_map(|step| step.act.turned_away.as_ref()) {
+            let Some(person) = story.people.get(name) else { miss!("nobody of `people` is called {name}") };
+            let invited = self.invite(person).await?;
+            self.invited.insert(name.clone(), invited);
+        }
         self.all(&story.step, "step").await
     }
 
@@ -273,11 +281,17 @@ impl Teller<'_> {
         filled(text, &self.kept).map_err(Miss::Failed)
     }
 
-    async fn enter(&mut self, name: &str, person: &Person) -> Result<&mut Browser, Miss> {
+    /// Somebody new, who has a password and has not signed in.
+    async fn invite(&self, person: &Person) -> Result<Browser, Miss> {
         let groups: Vec<&str> = person.groups.iter().map(String::as_str).collect();
         let mut browser = self.site.person(&groups).await?;
         browser.part.clone_from(&person.at);
         browser.home.clone_from(&person.home);
+        Ok(browser)
+    }
+
+    async fn enter(&mut self, name: &str, person: &Person) -> Result<&mut Browser, Miss> {
+        let mut browser = self.invite(person).await?;
         browser.sign_in().await?;
         Ok(self.signed_in.entry(name.to_owned()).or_insert(browser))
     }

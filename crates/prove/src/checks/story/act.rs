@@ -54,7 +54,7 @@ pub(super) struct Act {
     /// A stand-in of this name listens from now on, and answers everything with 200; `{name}` is its address.
     listen: Option<String>,
     /// Somebody of `people` who must not get in.
-    turned_away: Option<String>,
+    pub turned_away: Option<String>,
     /// Somebody of `people` is in exactly these groups from now on, and signs in anew, wherever that leads.
     #[serde(default)]
     regroup: BTreeMap<String, Vec<String>>,
@@ -160,8 +160,8 @@ impl Teller<'_> {
             self.seen.push(format!("{name} is in {groups:?} and has signed in anew"));
         }
         if let Some(name) = &act.turned_away {
-            let Some(person) = self.story.people.get(name) else { miss!("nobody of `people` is called {name}") };
-            match self.enter(name, &person.clone()).await.map(drop) {
+            let Some(person) = self.invited.get_mut(name) else { miss!("{name} was not invited") };
+            match person.sign_in().await {
                 Err(Miss::Failed(why)) => self.seen.push(format!("{name} is turned away: {why}")),
                 Err(other) => return Err(other),
                 Ok(()) => miss!("{name} signs in"),
