@@ -389,6 +389,7 @@ impl Keeper {
             server.stop().await;
         }
         postmaster::end_orphans(&checked.pgdata).await.map_err(Error::io("look for processes on", &checked.pgdata))?;
+        postmaster::drop_empty_lock(&checked.pgdata).map_err(Error::io("look at the lock of", &checked.pgdata))?;
         if let Some((member, word)) = follows {
             self.state.send_replace(State::Starting(format!("its data is made from {}", word.primary)));
             replica::prepare(checked, member, word).await?;

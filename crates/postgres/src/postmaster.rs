@@ -40,10 +40,7 @@ impl Postmaster {
 
     /// The server that runs on this data directory, if one does, and where it listens.
     pub fn find(pgdata: &Path) -> io::Result<Option<(Self, Listens)>> {
-        let text = match fs::read_to_string(pgdata.join("postmaster.pid")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
+        let Some(text) = lock(pgdata)? else { return Ok(None) };
         let Some((pid, listens)) = parse(&text) else { return Ok(None) };
         let fd = match hold(pid) {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
@@ -95,6 +92,24 @@ impl Postmaster {
             tracing::debug!(%error, ?signal, "could not signal the server");
         }
     }
+}
+
+/// What `postmaster.pid` holds; a full disk may have left anything in it.
+fn lock(pgdata: &Path) -> io::Result<Option<String>> {
+    match fs::read(pgdata.join("postmaster.pid")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())),
+    }
+}
+
+/// Removes a `postmaster.pid` that names no process: its content never reached a disk that was full, and no server starts
+/// where one lies. Only for whoever has just ended all that ran on the data directory.
+pub(crate) fn drop_empty_lock(pgdata: &Path) -> io::Result<()> {
+    if lock(pgdata)?.is_some_and(|text| parse(&text).is_none()) {
+        tracing::warn!("postmaster.pid names no process; removing it");
+        fs::remove_file(pgdata.join("postmaster.pid"))?;
+    }
+    Ok(())
 }
 
 fn hold(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
@@ -184,6 +199,21 @@ mod tests {
         )
         .unwrap();
         assert!(Postmaster::find(dir.path()).unwrap().is_none());
+    }
+
+    #[test]
+    fn only_a_lock_that_names_no_process_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("postmaster.pid");
+        drop_empty_lock(dir.path()).unwrap();
+        for empty in [&b""[..], &[0; 90], b"\xff\xfe\n"] {
+            fs::write(&path, empty).unwrap();
+            drop_empty_lock(dir.path()).unwrap();
+            assert!(!path.exists(), "{empty:?}");
+        }
+        fs::write(&path, "4711\n/data\n").unwrap();
+        drop_empty_lock(dir.path()).unwrap();
+        assert!(path.exists());
     }
 
     proptest! {

@@ -133,7 +133,7 @@ async fn a_killed_server_comes_back_with_all_it_acknowledged() -> anyhow::Result
 }
 
 #[tokio::test]
-async fn a_server_and_its_keeper_that_die_at_once_come_back() -> anyhow::Result<()> {
+async fn a_server_and_its_keeper_that_die_at_once_come_back_even_without_the_locks_content() -> anyhow::Result<()> {
     let mut bed = Bed::up(&["app"]).await?;
     let password = bed.role("web", "app", Right::Owner).await?;
     let client = bed.connect("web", &password, "app").await?;
@@ -143,6 +143,8 @@ async fn a_server_and_its_keeper_that_die_at_once_come_back() -> anyhow::Result<
         let _ =
             rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL);
     }
+    // As a full disk leaves it: made, and its content lost.
+    std::fs::write(bed.pgdata().join("postmaster.pid"), [0; 90])?;
     bed.start()?;
     bed.ready().await?;
     let row = bed.connect("web", &password, "app").await?.query_one("SELECT n FROM kept", &[]).await?;
