@@ -154,6 +154,7 @@ catalogue! {
     acts "scheduled" sets::scheduled: "The clock moved to each of the next nights: the job runs by itself, once, and leaves a set more.";
     acts "mistake_undone" backup::mistake_undone: "Rows are deleted, the database restored to the moment before and swapped in: the application reads them again, and the damaged data is kept.";
     acts "daily_backups" backup::daily: "The clock moved a day at a time: each day has a base backup that nobody asked for.";
+    acts "log_within" backup::log_within: "A row a second: a part of the log is backed up by itself when it is due; the database lost before that lacks the rows since the part before, and lost after it has them.";
     acts "backups_kept" backup::kept: "The clock moved: the day before its end a backup is restored from, the day after it is gone.";
     acts "second_region" backup::second_region: "The stamp and its folder are gone: another comes up from the second copy and the recovery key alone, with every row; the other stamp has no second copy.";
     acts "front_door" front::front_door: "Requests through the front door are found at both stamps; with either stopped, all at the other.";

@@ -7,9 +7,12 @@ use api::{
     supervisor::{BackupList, BackupOf, Event, RecoveryKey, RestoreRequest, Restored, StampRef, SwapAct, SwapRequest},
 };
 
+use rustix::process::Signal;
+
 use crate::{
     Error, Lab, Miss, Seen, Site,
     claim::Call,
+    harm,
     inside::{Ask, Saw},
     miss, must, patched,
     site::{until, until_in},
@@ -18,6 +21,9 @@ use crate::{
 const DAY_MS: i64 = 86_400_000;
 /// A base backup and a restore of what a scratch stamp holds take seconds.
 const LONG: Duration = Duration::from_secs(120);
+
+/// What a part of the log may take from its end to where it is kept.
+const ON_ITS_WAY: Duration = Duration::from_secs(15);
 
 /// Rows that are written, wrecked and read, of a file of the system's checks: `{mark}` is different in each run.
 #[derive(serde::Deserialize)]
@@ -72,6 +78,12 @@ impl<'a> Work<'a> {
 
     async fn write(&self, site: &Site, number: u32) -> Result<(), Miss> {
         self.sql(site, &self.rows.write.replace("{number}", &format!("{number:03}"))).await.map(drop)
+    }
+
+    /// As [`Self::write`], with the server's time afterwards, in milliseconds.
+    async fn marked(&self, site: &Site, number: usize) -> Result<u128, Miss> {
+        self.write(site, u32::try_from(number)?).await?;
+        Ok(u128::try_from(self.now(site).await?)?)
     }
 
     async fn read(&self, site: &Site) -> Result<Vec<String>, Miss> {
@@ -269,6 +281,69 @@ pub async fn mistake_undone(lab: &Lab, on: &str, c: &Call) -> Seen {
         restored.name,
         kept.display()
     ))
+}
+
+/// `log_within(SECONDS, SERVICE, VARIABLE, FILE)`: a row a second, and nobody asks for a backup. A part of the log comes by itself
+/// when it is due; a database that is lost before lacks the rows since the part before, one that is lost after it has them.
+pub async fn log_within(lab: &Lab, on: &str, c: &Call) -> Seen {
+    let within = Duration::from_secs(c.argument(0, "300").parse()?);
+    let site = lab.site(on).await?;
+    let work = Work::of(lab, c, 1)?;
+    let archive = async || Ok::<_, Miss>(backups(&site).await?.backups.archive);
+    let mut moments = vec![work.marked(&site, 1).await?];
+    base(&site).await?;
+    // The base backup ends a part of the log; the next must end by itself.
+    let before = until("the log of the base backup", async || {
+        let now = archive().await?;
+        must!(now.waiting == 0 && now.last.is_some(), "{} parts wait", now.waiting);
+        Ok(now.last)
+    })
+    .await?;
+    let begun = std::time::Instant::now();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut lost = None;
+    let came = loop {
+        second.tick().await;
+        moments.push(work.marked(&site, moments.len() + 1).await?);
+        if archive().await?.last != before {
+            break begun.elapsed();
+        }
+        let waited = begun.elapsed();
+        must!(waited < within + ON_ITS_WAY, "no part of the log was backed up within {} s", waited.as_secs());
+        if lost.is_none() && waited > within / 3 {
+            lost = Some(lost_now(lab, on, &work, &moments).await?);
+        }
+    };
+    let Some(lost) = lost else { miss!("a part of the log came after {} s, long before it was due", came.as_secs()) };
+    must!(lost > 0 && lost < came.as_millis(), "{lost} ms of rows were lost before a part came");
+    let after = lost_now(lab, on, &work, &moments).await?;
+    must!(after < lost, "lost with the next part of the log: {after} ms of rows, without it {lost} ms");
+    Ok(format!(
+        "{} rows, one a second; a part of the log came {:.0} s after the one before; the database lost and restored from its backups: {:.1} s of rows are gone before that part, {:.1} s after it",
+        moments.len(),
+        came.as_secs_f64(),
+        lost as f64 / 1000.0,
+        after as f64 / 1000.0
+    ))
+}
+
+/// Has the database answer nobody, as one that is lost, and restores what its backups hold: the milliseconds of rows that are gone.
+async fn lost_now(lab: &Lab, on: &str, work: &Work<'_>, moments: &[u128]) -> Result<u128, Miss> {
+    let site = lab.site(on).await?;
+    let database = site.first("postgres")?;
+    let stopped = harm::all_of(&site, &database, Signal::STOP)?;
+    let restored = restore(&site, Target::Latest).await;
+    for pid in stopped {
+        let _ = harm::signal(pid, Signal::CONT);
+    }
+    let restored = restored?;
+    let fresh = lab.restore(on).await?;
+    let seen = work.read_beside(&fresh, &restored).await;
+    swap(&fresh, SwapAct::Discard).await?;
+    let (seen, all) = (seen?, work.read(&fresh).await?);
+    must!(all.len() == moments.len(), "{} rows were written, {} are there", moments.len(), all.len());
+    must!(!seen.is_empty() && all.starts_with(&seen), "of {} rows there are {seen:?}", all.len());
+    Ok(moments[all.len() - 1] - moments[seen.len() - 1])
 }
 
 /// The tables (`name count`) of which there are fewer rows than before. More is no loss: the application goes on with its own work.

@@ -250,9 +250,14 @@ impl Teller<'_> {
 
     async fn all(&mut self, steps: &[Step], word: &str) -> Result<(), Miss> {
         for (number, step) in steps.iter().enumerate() {
-            for time in 1..=step.times.unwrap_or(1) {
+            let (told, times) = (self.seen.len(), step.times.unwrap_or(1));
+            for time in 1..=times {
+                self.seen.truncate(told);
                 self.kept.insert("time".to_owned(), format!("{time:02}"));
                 self.one(step, &format!("{word} {}", number + 1)).await?;
+            }
+            if times > 1 {
+                self.seen.push(format!("{times} times the same"));
             }
         }
         Ok(())

@@ -6,12 +6,15 @@
 mod noise;
 mod palette;
 mod scene;
+mod turn;
 
 use aws_lc_rs::digest;
 
 use noise::Noise;
 use palette::Palette;
 use scene::Scene;
+
+pub use turn::in_turn;
 
 /// A PNG of the prompt.
 pub fn render(prompt: &str, style: &str, (width, height): (u32, u32)) -> Vec<u8> {

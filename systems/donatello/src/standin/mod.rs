@@ -28,7 +28,7 @@ use sdk::{Secret, ServeError, Settings, serve};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{providers::STAND_IN, render::render};
+use crate::{providers::STAND_IN, render::{in_turn, render}};
 
 /// How it behaves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -182,7 +182,7 @@ impl StandIn {
             return bytes.clone();
         }
         let prompt = key.map_or(prompt.to_owned(), |(n, ..)| format!("harbour at sunset {n}"));
-        let bytes = tokio::task::spawn_blocking(move || render(&prompt, "vivid", size)).await.unwrap_or_default();
+        let bytes = in_turn(move || render(&prompt, "vivid", size)).await.unwrap_or_default();
         if let Some(key) = key {
             self.drawings().insert(key, bytes.clone());
         }

@@ -9,6 +9,7 @@ use crate::{
     image,
     providers::{Ask, CallError, Drawn},
     queue::{self, Job, Step},
+    render::in_turn,
     store::models,
     submit::event,
 };
@@ -51,8 +52,7 @@ impl Worker {
             let drawn = match drawn {
                 Ok(drawn) => {
                     // Reading a whole image computes; it must not hold up other jobs.
-                    let judged =
-                        tokio::task::spawn_blocking(move || image::check(&drawn.bytes, size).map(|()| drawn)).await;
+                    let judged = in_turn(move || image::check(&drawn.bytes, size).map(|()| drawn)).await;
                     let judged = judged.unwrap_or(Err(image::ImageError::Broken));
                     judged.map_err(|error| CallError::Again {
                         why: format!("what it sent is no usable image: {error}"),

@@ -38,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const TELL: Duration = Duration::from_secs(10);
 /// Jobs under way get this long when the process is asked to end; then their leases run out.
 const DRAIN: Duration = Duration::from_secs(20);
+/// Jobs at a time. A million images a day with calls of 5 to 30 seconds are 203 calls under way: ten workers, the most there
+/// are, need 21 hands each.
+const HANDS: usize = 32;
 /// A job that killed so many workers is given up.
 const DEATHS: i32 = 4;
 /// A job that found no model for so many seconds is given up.
@@ -309,7 +312,7 @@ pub(crate) fn meta(job: &Job) -> Meta {
 /// A setting is unusable.
 pub async fn run(settings: &Settings, end: impl Future<Output = ()>) -> Result<(), StartError> {
     let worker = Worker::from_settings(settings)?;
-    let hands: usize = settings.parsed("WORKERS", "a number from 1 to 500", 16)?;
+    let hands: usize = settings.parsed("WORKERS", "a number from 1 to 500", HANDS)?;
     let hands = Arc::new(Semaphore::new(hands.clamp(1, 500)));
     let told = tokio::spawn({
         let worker = worker.clone();

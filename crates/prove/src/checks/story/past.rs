@@ -17,6 +17,7 @@ use crate::{
 pub(super) struct Past {
     /// A statement, and its rows as text; by this service and variable, if not by the story's.
     pub sql: Option<String>,
+    /// A cell `*` may be anything: it is told, and judged in another cell.
     pub rows: Option<Vec<Vec<String>>>,
     service: Option<String>,
     variable: Option<String>,
@@ -201,8 +202,11 @@ impl Teller<'_> {
     /// What was found past the application against the rows that the step names.
     fn compare(&mut self, step: &Step, asked: &str, found: Vec<Vec<String>>) -> Result<(), Miss> {
         let mut expected = step.past.rows.clone().unwrap_or_default();
-        for value in expected.iter_mut().flatten() {
-            *value = self.fill(value)?;
+        for (row, found) in expected.iter_mut().zip(&found) {
+            for (value, found) in row.iter_mut().zip(found) {
+                // A figure for whoever reads the evidence: it is judged in a cell of its own.
+                *value = if value == "*" { found.clone() } else { self.fill(value)? };
+            }
         }
         must!(found == expected, "{asked} gives {found:?}, not {expected:?}");
         self.seen.push(format!("{} row(s) past the application: {found:?}", found.len()));
