@@ -15,10 +15,7 @@ pub async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     in_turn_of(&CORES, work).await
 }
 
-async fn in_turn_of<T: Send + 'static>(
-    cores: &Arc<Semaphore>,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
+async fn in_turn_of<T: Send + 'static>(cores: &Arc<Semaphore>, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let core = cores.clone().acquire_owned().await.ok()?;
     let done = tokio::task::spawn_blocking(move || {
         let done = work();

@@ -28,7 +28,10 @@ use sdk::{Secret, ServeError, Settings, serve};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{providers::STAND_IN, render::{in_turn, render}};
+use crate::{
+    providers::STAND_IN,
+    render::{in_turn, render},
+};
 
 /// How it behaves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
