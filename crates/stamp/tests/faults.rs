@@ -71,7 +71,7 @@ fn a_service_that_never_becomes_healthy_is_told_with_its_last_answer_and_comes_u
     assert_eq!(said.code, Some(1), "{said:?}");
     let asked = ["within 3 s", "GET http://127.", "/health", "it answered 503: no shelf"];
     let next = ["hint:", "stamp logs shop service.web", "stamp status shop", "start_within"];
-    for part in ["error[S0209]", "service.web"].iter().chain(&asked).chain(&next) {
+    for part in ["error[S0209]", "service.web", "the shelf is empty"].iter().chain(&asked).chain(&next) {
         assert!(said.stderr.contains(part), "{part} is missing: {}", said.stderr);
     }
     let status = stage.status("shop", "dev").unwrap();

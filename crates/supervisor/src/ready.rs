@@ -1,6 +1,10 @@
 //! Waits until a workload is ready, and says what is awaited. A failed check says what was asked and what came back.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom},
+    time::{Duration, Instant},
+};
 
 use api::{
     client::{Client, Target},
@@ -14,6 +18,9 @@ use crate::{
     shims,
 };
 
+/// Of a log, when a wait was in vain: lines, and bytes at most.
+const LINES: usize = 10;
+const WORDS: u64 = 16 * 1024;
 /// So many ends within the wait are a program that cannot run.
 const ENDS: u32 = 5;
 
@@ -42,7 +49,8 @@ pub async fn wait(layout: &Layout, composed: &Composed, mut note: impl FnMut(Str
             }
         }
         if started.elapsed() > within {
-            let tail = tail();
+            // One that never ended has said nothing at its end.
+            let tail = Some(tail()).filter(|lines| !lines.is_empty()).unwrap_or_else(|| last_words(layout, workload));
             let of = format!("{}/{}", layout.system, layout.stamp);
             return Err(Error::NotReady { of, workload: workload.into(), within, awaited, tail });
         }
@@ -53,6 +61,32 @@ pub async fn wait(layout: &Layout, composed: &Composed, mut note: impl FnMut(Str
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(Duration::from_millis(200));
     }
+}
+
+/// The last lines of a workload's log; none where it cannot be read.
+fn last_words(layout: &Layout, workload: &str) -> Vec<String> {
+    let log = layout.place(workload).join("log/current.log");
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(log)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(end.saturating_sub(WORDS)))?;
+        let mut bytes = Vec::new();
+        file.take(WORDS).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    words_of(&String::from_utf8_lossy(&bytes))
+}
+
+/// The texts of the last lines `UNIX-MS o|e TEXT`; a first line that was cut is none.
+fn words_of(log: &str) -> Vec<String> {
+    let text = |line: &str| {
+        let (at, rest) = line.split_once(' ')?;
+        at.parse::<i64>().ok()?;
+        rest.strip_prefix("o ").or_else(|| rest.strip_prefix("e ")).map(str::to_owned)
+    };
+    let texts: Vec<String> = log.lines().filter_map(text).collect();
+    texts[texts.len().saturating_sub(LINES)..].to_vec()
 }
 
 /// One look; the error is what is awaited.
@@ -174,5 +208,19 @@ pub fn how(status: &ShimStatus) -> String {
             (None, None) => "an unknown end".into(),
         },
         None => "it has not started yet".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_told_without_their_marks() {
+        let log = "95 e cut\n1795436769814 e 2026-11-23 FATAL:  bogus data\n1795436769815 o and so on\nno line of a log\n";
+        assert_eq!(words_of(log), ["cut", "2026-11-23 FATAL:  bogus data", "and so on"]);
+        let many: String = (0..30).map(|n| format!("{n} o line {n}\n")).collect();
+        assert_eq!((words_of(&many).len(), words_of(&many)[0].as_str()), (LINES, "line 20"));
+        assert_eq!(words_of("6769814 x what"), Vec::<String>::new());
     }
 }
