@@ -6,7 +6,7 @@ use super::{node::Node, read::Reader};
 use crate::{
     diagnostic::{Code, Diagnostic},
     id::{Kind, Principal, ResourceId},
-    resource::{Resource, SecretOrigin},
+    resource::{Resource, SecretOrigin, SignIn},
     system::System,
     value::Value,
 };
@@ -183,13 +183,23 @@ fn references(r: &Reader<'_>, system: &System) {
 
 /// A connection string is made for somebody who has a right in the database.
 fn secrets(r: &Reader<'_>, system: &System) {
+    let mut passwords: BTreeMap<_, (&ResourceId, &str)> = BTreeMap::new();
     for (vault_id, vault) in system.vaults() {
         for (name, origin) in &vault.secrets {
             let span = r.span(&["vault", &vault_id.name, "secrets", name]);
             let (id, who, has) = match origin {
                 SecretOrigin::Database { postgres, database, workload, .. } => match system.get(postgres) {
                     Some(Resource::Postgres(p)) => {
-                        (postgres, workload, p.access.iter().any(|a| a.to == *workload && a.database == *database))
+                        let right = p.access.iter().find(|a| a.to == *workload && a.database == *database);
+                        if right.is_some_and(|right| right.sign_in == SignIn::Password)
+                            && let Some((vault, first)) = passwords.insert((postgres, database, workload), (vault_id, name))
+                        {
+                            let message = format!("`{name}` would give `{workload}` another password than `{first}` does");
+                            let fault = Diagnostic::new(Code::S0121, span.clone(), message);
+                            let fault = fault.note("a workload has one password for a database; the one made last is it");
+                            r.fault(fault.hint(format!("write `{name} = {{ same = \"{vault}/{first}\" }}`, or leave it out")));
+                        }
+                        (postgres, workload, right.is_some())
                     }
                     _ => continue,
                 },

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_gives_up_before_their_turn_costs_nothing_and_who_begun_holds_the_core() {
+    async fn who_gives_up_before_their_turn_costs_nothing_and_who_has_begun_keeps_the_core() {
         let cores = Arc::new(Semaphore::new(1));
         let (done, (go, wait)) = (Arc::new(AtomicU32::new(0)), channel::<()>());
         let count = |done: &Arc<AtomicU32>| {
