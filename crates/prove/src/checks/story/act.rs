@@ -82,6 +82,8 @@ impl Act {
 #[derive(Default)]
 pub(super) struct Done {
     changed: bool,
+    /// What is laid on the manifest now.
+    laid: String,
     paused: Vec<(String, Vec<u32>)>,
     secrets: Vec<Secret>,
     /// What has read a changed secret, or could not start.
@@ -135,7 +137,10 @@ impl Teller<'_> {
         }
         if let Some(workload) = &act.pause {
             // Whoever was ended before has another process by now.
-            self.site = self.lab.restore(self.on).await?;
+            self.site = match self.done.laid.as_str() {
+                "" => self.lab.restore(self.on).await?,
+                laid => self.lab.changed(self.on, laid).await?,
+            };
             let sent = harm::all_of(&self.site, workload, Signal::STOP)?;
             self.seen.push(format!("{workload} stopped ({} processes)", sent.len()));
             self.done.paused.push((workload.clone(), sent));
@@ -176,7 +181,10 @@ impl Teller<'_> {
         self.done.changed = true;
         let changed = self.lab.changed(self.on, &change).await;
         match (&step.refused, changed) {
-            (None, changed) => self.site = changed?,
+            (None, changed) => {
+                self.site = changed?;
+                self.done.laid.clone_from(&change);
+            }
             (Some(text), Err(Miss::Failed(why))) => {
                 let text = self.fill(text)?;
                 must!(why.contains(&text), "it is refused, but not with `{text}`: {why}");
