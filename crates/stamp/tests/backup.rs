@@ -76,12 +76,21 @@ fn a_mistake_is_undone_by_a_restore_to_the_second_before_and_a_swap() {
     sql(&stage, SYSTEM, "dev", r#"DELETE FROM "Projects" WHERE "Code" LIKE 'B-%'"#);
     assert_eq!(sql(&stage, SYSTEM, "dev", COUNT), ["0"]);
 
+    let before = stage.status(SYSTEM, "dev").unwrap();
     let restored = stage.stamp(&["restore", SYSTEM, "--to", &moment[0], "--json"]).ok().json();
     println!("restored within {} ms: {}", restored["milliseconds"], restored["restore"]["stopped"]);
     assert_eq!(restored["name"], "postgres.main-restored");
     let beside = stage.status(SYSTEM, "dev").unwrap();
     assert!(beside.resources.iter().any(|r| r.name == "postgres.main-restored" && r.state == "ready"));
     assert_eq!(sql(&stage, SYSTEM, "dev", COUNT), ["0"], "the original is as it was until it is swapped");
+    // What stands beside it is no reason to start anything anew, but for the telemetry: its logs go there.
+    stage.stamp(&["up", SYSTEM]).ok();
+    let after = stage.status(SYSTEM, "dev").unwrap();
+    for was in before.resources.iter().filter(|r| r.state == "ready" && r.name != "telemetry.main") {
+        let is = after.resources.iter().find(|r| r.name == was.name).unwrap();
+        // Its shim, and what that started.
+        assert_eq!(is.pids.iter().take(2).collect::<Vec<_>>(), was.pids.iter().take(2).collect::<Vec<_>>(), "{is:?}");
+    }
 
     let swapped = stage.stamp(&["restore", SYSTEM, "--swap", "--yes", "--json"]).ok().json();
     let kept = PathBuf::from(swapped["kept"].as_str().unwrap());

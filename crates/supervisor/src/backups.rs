@@ -83,6 +83,11 @@ fn restores(journal: &Journal, row: &StampRow) -> Result<Vec<Beside>, Error> {
     Ok(read(journal, row, RESTORES)?.unwrap_or_default())
 }
 
+/// The databases that were restored and stand beside their origins.
+pub fn beside(journal: &Journal, row: &StampRow) -> Result<Vec<ResourceId>, Error> {
+    Ok(restores(journal, row)?.into_iter().map(|beside| beside.name).collect())
+}
+
 /// Adds the databases that were restored to what is declared: from here on they are like any other.
 pub fn add_restored(journal: &Journal, row: &StampRow, system: &mut System) -> Result<(), Error> {
     for beside in restores(journal, row)? {

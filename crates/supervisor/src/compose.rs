@@ -289,7 +289,7 @@ impl Composer<'_> {
                 resource: workload.clone(),
                 data: self.layout.place(&workload).join("data"),
                 ca: self.layout.ca(),
-                hosts: self.layout.hosts(self.system)?,
+                hosts: self.hosts()?,
                 identity,
                 audit: audit.filter(|_| id.kind != Kind::Audit),
                 clock_offset_ms: self.clock_offset_ms,
@@ -389,11 +389,21 @@ impl Composer<'_> {
             identity,
             telemetry,
             ca: self.layout.ca(),
-            hosts: self.layout.hosts(self.system)?,
+            hosts: self.hosts()?,
             unresolved_as_text: false,
             front: None,
             certificate: None,
         })
+    }
+
+    /// The names that workloads know. A database that was restored is not among them while it stands beside its origin: every
+    /// part would be started anew for it.
+    fn hosts(&self) -> Result<BTreeMap<String, IpAddr>, Error> {
+        let mut hosts = self.layout.hosts(self.system)?;
+        for id in crate::backups::beside(self.journal, self.row)? {
+            hosts.remove(&self.layout.name(&id));
+        }
+        Ok(hosts)
     }
 
     /// Where a workload's identity endpoint listens: on the loopback of its own network, or at its own loopback address.
