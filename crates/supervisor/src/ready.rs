@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_told_without_their_marks() {
-        let log = "95 e cut\n1795436769814 e 2026-11-23 FATAL:  bogus data\n1795436769815 o and so on\nno line of a log\n";
+        let log =
+            "95 e cut\n1795436769814 e 2026-11-23 FATAL:  bogus data\n1795436769815 o and so on\nno line of a log\n";
         assert_eq!(words_of(log), ["cut", "2026-11-23 FATAL:  bogus data", "and so on"]);
         let many: String = (0..30).map(|n| format!("{n} o line {n}\n")).collect();
         assert_eq!((words_of(&many).len(), words_of(&many)[0].as_str()), (LINES, "line 20"));

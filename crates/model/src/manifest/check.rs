@@ -16,6 +16,7 @@ pub(crate) fn cross(r: &Reader<'_>, system: &System) {
     routes(r, system);
     references(r, system);
     secrets(r, system);
+    passwords(r, system);
     super::sign_in::check(r, system);
     policy(r, system);
     delegations(r, system);
@@ -183,23 +184,13 @@ fn references(r: &Reader<'_>, system: &System) {
 
 /// A connection string is made for somebody who has a right in the database.
 fn secrets(r: &Reader<'_>, system: &System) {
-    let mut passwords: BTreeMap<_, (&ResourceId, &str)> = BTreeMap::new();
     for (vault_id, vault) in system.vaults() {
         for (name, origin) in &vault.secrets {
             let span = r.span(&["vault", &vault_id.name, "secrets", name]);
             let (id, who, has) = match origin {
                 SecretOrigin::Database { postgres, database, workload, .. } => match system.get(postgres) {
                     Some(Resource::Postgres(p)) => {
-                        let right = p.access.iter().find(|a| a.to == *workload && a.database == *database);
-                        if right.is_some_and(|right| right.sign_in == SignIn::Password)
-                            && let Some((vault, first)) = passwords.insert((postgres, database, workload), (vault_id, name))
-                        {
-                            let message = format!("`{name}` would give `{workload}` another password than `{first}` does");
-                            let fault = Diagnostic::new(Code::S0121, span.clone(), message);
-                            let fault = fault.note("a workload has one password for a database; the one made last is it");
-                            r.fault(fault.hint(format!("write `{name} = {{ same = \"{vault}/{first}\" }}`, or leave it out")));
-                        }
-                        (postgres, workload, right.is_some())
+                        (postgres, workload, p.access.iter().any(|a| a.to == *workload && a.database == *database))
                     }
                     _ => continue,
                 },
@@ -226,6 +217,27 @@ fn secrets(r: &Reader<'_>, system: &System) {
                 };
                 r.fault(fault.hint(format!("add to `access` of `[{id}]`: {item}")));
             }
+        }
+    }
+}
+
+/// A workload has one password for a database.
+fn passwords(r: &Reader<'_>, system: &System) {
+    let mut seen: BTreeMap<_, (&ResourceId, &str)> = BTreeMap::new();
+    for (vault_id, vault) in system.vaults() {
+        for (name, origin) in &vault.secrets {
+            let SecretOrigin::Database { postgres, database, workload, .. } = origin else { continue };
+            let Some(Resource::Postgres(declared)) = system.get(postgres) else { continue };
+            let right = declared.access.iter().find(|a| a.to == *workload && a.database == *database);
+            if right.is_none_or(|right| right.sign_in != SignIn::Password) {
+                continue;
+            }
+            let Some((other, first)) = seen.insert((postgres, database, workload), (vault_id, name)) else { continue };
+            let span = r.span(&["vault", &vault_id.name, "secrets", name]);
+            let message = format!("`{name}` would give `{workload}` another password than `{first}` does");
+            let fault = Diagnostic::new(Code::S0121, span, message);
+            let fault = fault.note("a workload has one password for a database; the one made last is it");
+            r.fault(fault.hint(format!("write `{name} = {{ same = \"{other}/{first}\" }}`, or leave it out")));
         }
     }
 }

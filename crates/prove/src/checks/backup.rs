@@ -347,9 +347,10 @@ async fn lost_now(lab: &Lab, on: &str, work: &Work<'_>, moments: &[u128]) -> Res
         let _ = harm::signal(pid, Signal::CONT);
     }
     std::fs::rename(&aside, door)?;
-    // What does not answer would be replaced, and ended in order: that backs its log up.
+    // It answers again before the stamp is looked at as a whole.
     let control = site.control(&database)?;
-    until("the database that was lost", async || Ok(control.get::<serde_json::Value>("/status").await.map(drop)?)).await?;
+    until("the database that was lost", async || Ok(control.get::<serde_json::Value>("/status").await.map(drop)?))
+        .await?;
     let restored = restored?;
     let fresh = lab.restore(on).await?;
     let seen = work.read_beside(&fresh, &restored).await;
