@@ -124,6 +124,9 @@ impl Step {
             () if !(answers || self.past.looks() || self.job.is_some() || self.act.acts()) => Some("it does nothing"),
             () if of_call && self.call.is_none() => Some("it is about a call and makes none"),
             () if of_answer && !answers => Some("it judges an answer and gets none"),
+            () if self.past.rows.iter().flatten().any(|row| row.iter().all(|cell| cell == "*")) => {
+                Some("a row of `*` alone judges nothing")
+            }
             () if self.past.rows.is_some() && !self.past.gives_rows() => Some("it has `rows` and asks for none"),
             () if self.refused.is_some() && self.past.sql.is_none() && self.act.change.is_none() => {
                 Some("`refused` is of a statement or a change")
@@ -448,6 +451,8 @@ mod tests {
         for step in ["", "text = 'Hello'", "sql = 'SELECT 1'\nhas = { '/a' = 'b' }", "call = 'GET /'\nrows = [['1']]"] {
             assert!(fault(step).is_some(), "{step}");
         }
+        assert_eq!(fault("sql = 'SELECT 1'\nrows = [['t', '*']]"), None);
+        assert!(fault("sql = 'SELECT 1'\nrows = [['t'], ['*', '*']]").is_some());
         assert!(fault("call = 'GET /'\nrefused = 'no'").is_some());
         assert!(fault("set = 'vault.main/A'\nnote = 'A'").is_some());
         assert!(fault("call = 'GET /'\nvalue = 'b'").is_some());
